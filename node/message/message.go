@@ -1,0 +1,142 @@
+// Package message defines what coordinators say to replicas and what replicas answer
+// (CONSISTENCY: "The register"), as values and as bytes. It does no I/O.
+//
+// It is a room of its own, below quorum, replica and peer, because a consumer's interface
+// (quorum.Replica) can only be met by a sibling if both speak types from below.
+package message
+
+import (
+	"time"
+
+	"kai/node/record"
+	"kai/node/ring"
+)
+
+// Kind of a request.
+type Kind uint8
+
+const (
+	// Read asks for the accepted state of a key (Digest: for its ballot only).
+	Read Kind = 1 + iota
+	// Prepare asks for a promise to accept nothing below Ballot.
+	Prepare
+	// Accept asks to accept Record (which carries Ballot), and to promise Next.
+	Accept
+	// Mutate asks a coordinator to run Op; it is how mutations are forwarded.
+	Mutate
+	// Configure tells a replica that is behind the configuration of Partition.
+	Configure
+)
+
+// TraceLen is the room for trace context: 16 bytes trace id, 8 span id, 1 flags.
+const TraceLen = 25
+
+// Request is one message to one node. Slices belong to the caller of Send and need to stay valid
+// until Send returns, no longer.
+type Request struct {
+	Kind      Kind
+	Digest    bool
+	Partition ring.Partition
+	// Epoch of the configuration the sender goes by.
+	Epoch uint32
+	// Hash is ring.Hash(Key).
+	Hash   uint64
+	Key    []byte
+	Ballot record.Ballot
+	// Next is the ballot to promise along with an Accept; zero for none.
+	Next record.Ballot
+	// Record is the encoded record of an Accept.
+	Record []byte
+	// Op of a Mutate; Op.Key equals Key.
+	Op record.Op
+	// Configuration of a Configure.
+	Configuration ring.Configuration
+	// Timeout is how long the sender waits, from Send on; on the wire in whole milliseconds.
+	Timeout time.Duration
+	Trace   [TraceLen]byte
+}
+
+// Status of a reply: a closed set.
+type Status uint8
+
+const (
+	// OK: done; Ballot is the accepted ballot of the key (Read, Prepare), Record its state.
+	OK Status = 1 + iota
+	// Nack: a higher ballot was promised or accepted; Ballot is that ballot.
+	Nack
+	// ClockReject: the ballot is too far ahead of the replica's clock.
+	ClockReject
+	// WrongEpoch: the replica goes by Configuration. If that is older than the sender's, the
+	// sender may Configure the replica and try again.
+	WrongEpoch
+	// NotReplica: the node is no replica of the partition.
+	NotReplica
+	// Corrupt: the stored state failed its checksum.
+	Corrupt
+	// NotVoting: the node refuses to take part (amnesia, failed disk, shutting down).
+	NotVoting
+	// Busy: a bounded queue is full; nothing was done.
+	Busy
+	// Unreachable: the request was not sent; nothing was done. Made by the sender's side.
+	Unreachable
+	// TimedOut: no answer in time, or the connection broke after sending; anything may have been
+	// done. Made by the sender's side.
+	TimedOut
+	// Invalid: the node could not understand the request.
+	Invalid
+	numStatus
+)
+
+var statusNames = [numStatus]string{"none", "ok", "nack", "clock_reject", "wrong_epoch", "not_replica", "corrupt", "not_voting", "busy", "unreachable", "timed_out", "invalid"}
+
+func (s Status) String() string {
+	if s < numStatus {
+		return statusNames[s]
+	}
+	return "unknown"
+}
+
+// Refused reports a status after which the request has certainly had no effect.
+func (s Status) Refused() bool {
+	switch s {
+	case ClockReject, WrongEpoch, NotReplica, NotVoting, Busy, Unreachable, Invalid:
+		return true
+	}
+	return false
+}
+
+// Reply is the answer to one Request. Record and Result.Value are valid only until Done returns.
+type Reply struct {
+	Status Status
+	Ballot record.Ballot
+	// Record is the encoded, checked state; nil for a digest or a key never written.
+	Record        []byte
+	Configuration ring.Configuration
+	// Result of a Mutate.
+	Result record.Result
+	// Timing is the replica's own account of the request, for traces.
+	Timing Timing
+}
+
+// Timing is a replica's own account of one request, in microseconds, saturating.
+type Timing struct {
+	Queue uint32 // waiting before it was looked at
+	Store uint32 // in the store, commit included
+}
+
+// Call is a request on its way and its answer. Who sends it must not touch it until Done.
+type Call struct {
+	Request
+	Reply
+	// Completion is told when Reply is filled.
+	Completion Completion
+	// Index is the sender's to use.
+	Index int
+}
+
+// Completion hears of answered calls.
+type Completion interface {
+	// Done is called exactly once per Send, on any goroutine, perhaps before Send returns. It must
+	// not block, and must copy what it keeps of Reply's slices.
+	Done(*Call)
+}

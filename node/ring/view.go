@@ -1,0 +1,50 @@
+package ring
+
+// Founding is the act that made a cluster: written once, agreed by all founding nodes, kept on
+// every node's disk. The first configurations follow from it (see PreferenceLists).
+type Founding struct {
+	// ClusterID is random; clusters with different ids never merge.
+	ClusterID  string `json:"cluster_id"`
+	Generation uint32 `json:"generation"`
+	// Name is KAI_CLUSTER, for people.
+	Name       string `json:"name"`
+	Quorum     Quorum `json:"quorum"`
+	Partitions int    `json:"partitions"`
+	VNodes     int    `json:"vnodes"`
+	// Nodes are the founders; a node's index is its slot.
+	Nodes []Node `json:"nodes"`
+}
+
+// NodeInfo is what gossip tells of a node.
+type NodeInfo struct {
+	Node
+	// PeerAddr, GossipAddr and AdminAddr are host:port, as others reach them.
+	PeerAddr   string
+	GossipAddr string
+	AdminAddr  string
+	// Version of the build.
+	Version string
+	// ClusterID the node belongs to; empty before founding.
+	ClusterID string
+	// Boot counts the starts of the node's data directory.
+	Boot  uint64
+	Alive bool
+}
+
+// View is an immutable picture of the nodes, sorted by id. Serial grows with each new view of this
+// process. Dead nodes stay in it (Alive false) as long as gossip or the founding remembers them.
+type View struct {
+	Serial uint64
+	Self   NodeID
+	Nodes  []NodeInfo
+}
+
+// Find returns the node with that id.
+func (v *View) Find(id NodeID) (NodeInfo, bool) {
+	for _, n := range v.Nodes {
+		if n.ID == id {
+			return n, true
+		}
+	}
+	return NodeInfo{}, false
+}
