@@ -106,10 +106,12 @@ func (s Status) Refused() bool {
 }
 
 // Reply is the answer to one Request. Record and Result.Value are valid only until Done returns.
+// Whoever answers may append to Record[:0] of the Call it was given: a caller who reuses a Call
+// leaves a buffer of its own there, or nil.
 type Reply struct {
 	Status Status
 	Ballot record.Ballot
-	// Record is the encoded, checked state; nil for a digest or a key never written.
+	// Record is the encoded, checked state; empty for a digest or a key never written.
 	Record        []byte
 	Configuration ring.Configuration
 	// Result of a Mutate.

@@ -1,0 +1,155 @@
+// Package quorum coordinates requests over the replicas of a partition: quorum reads with write-back
+// and CASPaxos rounds for mutations (CONSISTENCY: "The register"). See DESIGN.md.
+package quorum
+
+import (
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"kai/node/message"
+	"kai/node/record"
+	"kai/node/ring"
+)
+
+// Stamps issues stamps that no other call, boot or slot ever issued.
+type Stamps interface {
+	// Next may block while time is reserved on disk.
+	Next(slot uint16) (record.Stamp, error)
+	// Observe makes later stamps higher than s, unless s is too far ahead of the clock.
+	Observe(s record.Stamp)
+}
+
+// Rule names a safety rule that the simulator can switch off, to show that it would notice.
+type Rule uint16
+
+const (
+	// RuleWriteBack: a read whose replies differ writes the newest back before it answers.
+	RuleWriteBack Rule = 1 << iota
+	// RuleDedupe: a mutation looks for its own earlier proposals before it proposes again.
+	RuleDedupe
+	// RuleSeal: a negative answer is written once an own proposal may lie on a minority.
+	RuleSeal
+	// RuleStickyNegative: no negative answer from the sticky state alone.
+	RuleStickyNegative
+	// RulePrepare: a ballot is promised by a quorum before it is used (without it: one-round-trip
+	// writes stamped by the clock).
+	RulePrepare
+	// RuleUnknown: an operation that may have been proposed is never called "not applied".
+	RuleUnknown
+)
+
+// Options of New.
+type Options struct {
+	// Slot of this node in ballots and versions.
+	Slot   uint16
+	Stamps Stamps
+	Now    func() time.Time
+	// Timeout of a request: what is undecided then is answered as unavailable or unknown.
+	Timeout time.Duration
+	// MaxValue bounds values in bytes.
+	MaxValue int
+	// StickyKeys is how many keys can be written in one round trip by who wrote them last; 0 for
+	// the default.
+	StickyKeys int
+	// Seed of the jitter between tries.
+	Seed uint64
+	// Adopt hears of newer configurations that replicas reported. It must not block, and calls
+	// SetRoutes in the end.
+	Adopt func(ring.Partition, ring.Configuration)
+	// Without switches safety rules off. Only the simulator sets it.
+	Without Rule
+	Logger  *slog.Logger
+}
+
+// Coordinator runs operations for the sessions of one node and for forwarded mutations. Safe for
+// concurrent use; it starts goroutines only for the time of a mutation.
+type Coordinator struct {
+	opts     Options
+	routes   atomic.Pointer[Routes]
+	lanes    lanes
+	sticky   sticky
+	rounds   sync.Pool // of *round
+	reads    sync.Pool // of *readOp
+	latency  atomic.Int64
+	counters Counters
+}
+
+// Counters count what the coordinator did since start.
+type Counters struct {
+	Gets, Mutations, Forwarded   atomic.Uint64
+	UnreconciledGets, WriteBacks atomic.Uint64
+	Hedges, Rounds, StickyRounds atomic.Uint64
+	Retries, Seals, Unknown      atomic.Uint64
+	Unavailable, Folded          atomic.Uint64
+}
+
+// New makes a coordinator without routes: until SetRoutes everything is unavailable.
+func New(opts Options) *Coordinator {
+	c := &Coordinator{opts: opts}
+	c.routes.Store(&Routes{})
+	c.rounds.New = func() any { return newRound(c) }
+	c.reads.New = func() any { return newReadOp(c) }
+	c.lanes.init()
+	c.sticky.init(opts.StickyKeys)
+	return c
+}
+
+// SetRoutes replaces the routes. Rounds under way end with those they began with.
+func (c *Coordinator) SetRoutes(r *Routes) { c.routes.Store(r) }
+
+// Counters returns the coordinator's counters.
+func (c *Coordinator) Counters() *Counters { return &c.counters }
+
+func (c *Coordinator) has(r Rule) bool { return c.opts.Without&r == 0 }
+
+// group finds the partition of a hash and its group; nil before the cluster is founded.
+func (c *Coordinator) group(hash uint64) (ring.Partition, *Group) {
+	r := c.routes.Load()
+	if len(r.groups) == 0 {
+		return 0, nil
+	}
+	p := ring.PartitionOf(hash, len(r.groups))
+	return p, r.groups[p]
+}
+
+// learn takes a configuration that a replica reported.
+func (c *Coordinator) learn(p ring.Partition, g *Group, conf ring.Configuration) {
+	if conf.Epoch > g.conf.Epoch && c.opts.Adopt != nil {
+		c.opts.Adopt(p, conf)
+	}
+}
+
+// configure tells a replica that is behind the configuration of g.
+func (c *Coordinator) configure(p ring.Partition, g *Group, to int) {
+	call := &message.Call{Completion: ignore{}}
+	call.Request = message.Request{Kind: message.Configure, Partition: p, Epoch: g.conf.Epoch,
+		Configuration: g.conf, Timeout: c.opts.Timeout}
+	g.members[to].replica.Send(call)
+	g.members[to].replica.Flush()
+}
+
+type ignore struct{}
+
+func (ignore) Done(*message.Call) {}
+
+const (
+	minHedge = time.Millisecond
+	detailNF = "the cluster is not founded yet"
+)
+
+// hedgeAfter is how long a read waits before it asks one more replica: well above what reads take.
+func (c *Coordinator) hedgeAfter() time.Duration {
+	d := time.Duration(c.latency.Load()) * 4
+	return min(max(d, minHedge), c.opts.Timeout/4)
+}
+
+// observeLatency keeps a moving average of read latencies.
+func (c *Coordinator) observeLatency(d time.Duration) {
+	old := c.latency.Load()
+	if old == 0 {
+		old = int64(d)
+	}
+	c.latency.Store(old + (int64(d)-old)/16)
+}

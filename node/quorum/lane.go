@@ -1,0 +1,157 @@
+package quorum
+
+import (
+	"sync"
+	"time"
+
+	"kai/node/record"
+	"kai/node/ring"
+)
+
+// mutation is one operation on its way through this coordinator.
+type mutation struct {
+	op       record.Op
+	hash     uint64
+	deadline time.Time
+	// attempts are the proposals that may have been accepted somewhere, with what they answer if
+	// they turn out to be part of the state.
+	attempts []attempt
+	res      record.Result
+	value    []byte // backs res.Value
+	done     mutated
+	decided  bool
+}
+
+type attempt struct {
+	id  record.Version
+	res record.Result
+}
+
+// mutated hears, once, that a mutation is decided. It must not block.
+type mutated interface{ mutated(*mutation) }
+
+// lane is the mutations of one key at this coordinator: one round at a time, and those who wait
+// share the next one. Concurrent rounds of one coordinator would only outbid each other.
+type lane struct {
+	key     string
+	hash    uint64
+	p       ring.Partition
+	waiting []*mutation
+	seed    uint64
+	state   record.Record
+	next    record.Record
+	enc     []byte
+}
+
+const (
+	laneShards = 64
+	// maxLane bounds the mutations waiting on one key; beyond it they are refused.
+	maxLane = 4096
+	// maxFold bounds the mutations that share a round.
+	maxFold = 256
+)
+
+type lanes struct {
+	shards [laneShards]struct {
+		mu sync.Mutex
+		m  map[string]*lane
+	}
+	free sync.Pool
+}
+
+func (l *lanes) init() {
+	for i := range l.shards {
+		l.shards[i].m = map[string]*lane{}
+	}
+	l.free.New = func() any { return new(lane) }
+}
+
+// submit hands m to the lane of its key; m.done hears of it. With inline, a lane that has to be
+// opened runs on this goroutine until m is decided. The first mutation of a lane has its key.
+func (c *Coordinator) submit(p ring.Partition, m *mutation, inline bool) {
+	s := &c.lanes.shards[m.hash%laneShards]
+	s.mu.Lock()
+	if l := s.m[string(m.op.Key)]; l != nil {
+		if len(l.waiting) < maxLane {
+			l.waiting = append(l.waiting, m)
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+		m.decide(record.Result{Status: record.Unavailable, Detail: "too many mutations wait on this key"})
+		return
+	}
+	l := c.lanes.free.Get().(*lane)
+	l.key, l.hash, l.p = string(m.op.Key), m.hash, p
+	l.seed = c.opts.Seed ^ m.hash
+	l.waiting = append(l.waiting[:0], m)
+	s.m[l.key] = l
+	s.mu.Unlock()
+	if inline {
+		c.runLane(l, m)
+	} else {
+		go c.runLane(l, nil)
+	}
+}
+
+// runLane decides what waits in the lane until nothing does. When own is decided and others wait,
+// another goroutine goes on.
+func (c *Coordinator) runLane(l *lane, own *mutation) {
+	s := &c.lanes.shards[l.hash%laneShards]
+	var batch []*mutation
+	for {
+		s.mu.Lock()
+		if len(l.waiting) == 0 {
+			delete(s.m, l.key)
+			s.mu.Unlock()
+			l.recycle()
+			c.lanes.free.Put(l)
+			return
+		}
+		if own != nil && own.decided {
+			s.mu.Unlock()
+			go c.runLane(l, nil)
+			return
+		}
+		n := min(len(l.waiting), maxFold)
+		batch = append(batch[:0], l.waiting[:n]...)
+		rest := copy(l.waiting, l.waiting[n:])
+		clear(l.waiting[rest:])
+		l.waiting = l.waiting[:rest]
+		s.mu.Unlock()
+		if n > 1 {
+			c.counters.Folded.Add(uint64(n))
+		}
+		c.decide(l, batch)
+	}
+}
+
+func (l *lane) recycle() {
+	if cap(l.enc) > keepBuffer {
+		l.enc = nil
+	}
+	if cap(l.waiting) > 64 {
+		l.waiting = nil
+	}
+	l.state, l.next = record.Record{Recent: l.state.Recent[:0]}, record.Record{}
+}
+
+// decide answers m. It is called once; m is not the caller's any more afterwards.
+func (m *mutation) decide(res record.Result) {
+	m.value = append(m.value[:0], res.Value...)
+	m.res = res
+	m.res.Value = m.value
+	m.decided = true
+	m.done.mutated(m)
+}
+
+// give answers m as undecided: unknown when a proposal may have been accepted somewhere.
+func (c *Coordinator) give(m *mutation, why string) {
+	if len(m.attempts) > 0 && c.has(RuleUnknown) {
+		c.counters.Unknown.Add(1)
+		m.decide(record.Result{Status: record.Unknown, Detail: why})
+		return
+	}
+	c.counters.Unavailable.Add(1)
+	m.decide(record.Result{Status: record.Unavailable, Detail: why})
+}

@@ -1,0 +1,281 @@
+package quorum
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"kai/node/message"
+	"kai/node/record"
+	"kai/node/ring"
+)
+
+// readOp is one quorum read: the value from one replica, ballots from the others. It decides on
+// whatever goroutine brings the deciding reply; what needs more than that (the replies differ) is
+// left to the session's goroutine.
+type readOp struct {
+	c       *Coordinator
+	pending *atomic.Int32 // of the session's segment
+	wake    chan struct{}
+	calls   []message.Call
+
+	mu      sync.Mutex
+	p       ring.Partition
+	g       *Group
+	key     []byte
+	hash    uint64
+	timeout time.Duration
+	asked   mask
+	ok      mask
+	bad     mask
+	equal   bool // all positive replies so far report the same ballot
+	ballot  record.Ballot
+	valued  int // which member was asked for the value; -1 when it failed
+	have    bool
+	value   []byte // the encoded record
+	refs    int
+	state   readState
+	corrupt bool
+}
+
+type readState uint8
+
+const (
+	reading readState = iota
+	agreed            // value (or absence) is decided
+	differs           // the session must look closer
+	failed            // no quorum can be had
+)
+
+func newReadOp(c *Coordinator) *readOp { return &readOp{c: c} }
+
+// start asks as many replicas as may be enough. s is the session's flush list.
+func (o *readOp) start(p ring.Partition, g *Group, key []byte, hash uint64, timeout time.Duration, s *Session) {
+	o.pending, o.wake = &s.pending, s.wake
+	o.p, o.g, o.key, o.hash, o.timeout = p, g, key, hash, timeout
+	o.asked, o.ok, o.bad = 0, 0, 0
+	o.equal, o.have, o.corrupt, o.valued, o.state = true, false, false, -1, reading
+	o.ballot = record.Ballot{}
+	o.value = o.value[:0]
+	if cap(o.calls) < len(g.members) {
+		o.calls = make([]message.Call, len(g.members))
+	}
+	o.calls = o.calls[:len(g.members)]
+	o.refs = 1
+	for !g.reads(o.asked) || !g.writes(o.asked) {
+		i := o.next()
+		if i < 0 {
+			break
+		}
+		o.send(i)
+		s.touch(g.members[i].replica, i == g.self)
+	}
+}
+
+// next chooses and books the next member to ask, -1 when none is left.
+func (o *readOp) next() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.state != reading {
+		return -1
+	}
+	i := o.g.pick(o.asked, o.hash>>8)
+	if i < 0 {
+		return -1
+	}
+	o.asked |= 1 << i
+	o.refs++
+	call := &o.calls[i]
+	call.Index, call.Completion = i, o
+	call.Digest = o.have || o.valued >= 0 && o.asked.has(o.valued) && !o.bad.has(o.valued)
+	if !call.Digest {
+		o.valued = i
+	}
+	return i
+}
+
+// send asks member i, without a lock: the answer may come before it returns.
+func (o *readOp) send(i int) {
+	call := &o.calls[i]
+	q := &call.Request
+	q.Kind, q.Partition, q.Epoch, q.Hash, q.Key, q.Timeout = message.Read, o.p, o.g.conf.Epoch, o.hash, o.key, o.timeout
+	o.g.members[i].replica.Send(call)
+}
+
+// Done takes one reply.
+func (o *readOp) Done(call *message.Call) {
+	o.mu.Lock()
+	more := -1
+	if o.state == reading {
+		o.take(call)
+		o.settle()
+	}
+	retry := o.state == reading && o.bad.has(call.Index)
+	if call.Index != o.g.self {
+		call.Reply.Record = nil // aliases the link's buffer
+	}
+	o.mu.Unlock()
+	if retry {
+		if more = o.next(); more >= 0 {
+			o.send(more)
+			o.g.members[more].replica.Flush()
+		}
+	}
+	o.drop()
+}
+
+func (o *readOp) take(call *message.Call) {
+	bit := mask(1) << call.Index
+	rep := &call.Reply
+	if rep.Status != message.OK {
+		o.bad |= bit
+		o.corrupt = o.corrupt || rep.Status == message.Corrupt
+		return
+	}
+	if o.ok == 0 {
+		o.ballot = rep.Ballot
+	} else if o.ballot != rep.Ballot {
+		o.equal = false
+	}
+	o.ok |= bit
+	if !call.Digest {
+		o.have = true
+		if call.Index == o.g.self { // the local replica filled a buffer of this op: swap
+			o.value, rep.Record = rep.Record, o.value[:0]
+		} else {
+			o.value = append(o.value[:0], rep.Record...)
+		}
+	}
+}
+
+// settle sees whether the replies so far decide. o.mu is held.
+func (o *readOp) settle() {
+	switch {
+	case !o.equal:
+		o.finish(differs)
+	case o.g.reads(o.ok) && o.g.writes(o.ok) && (o.have || o.ballot.IsZero()):
+		// All report one ballot, and they are a write quorum: that state is chosen.
+		o.finish(agreed)
+	case o.asked == o.g.all() && o.ok|o.bad == o.asked:
+		if o.g.reads(o.ok) {
+			o.finish(differs)
+		} else {
+			o.finish(failed)
+		}
+	}
+}
+
+func (o *readOp) finish(s readState) {
+	o.state = s
+	if o.pending.Add(-1) == 0 {
+		select {
+		case o.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// hedge asks one more replica, for the value if that is what is missing.
+func (o *readOp) hedge() {
+	o.mu.Lock()
+	if !o.have {
+		o.valued = -1
+	}
+	o.mu.Unlock()
+	if i := o.next(); i >= 0 {
+		o.c.counters.Hedges.Add(1)
+		o.send(i)
+		o.g.members[i].replica.Flush()
+	}
+}
+
+// expire gives up.
+func (o *readOp) expire() {
+	o.mu.Lock()
+	if o.state == reading {
+		o.finish(failed)
+	}
+	o.mu.Unlock()
+}
+
+// drop lets go of one reference; the last one returns o to the pool.
+func (o *readOp) drop() {
+	o.mu.Lock()
+	o.refs--
+	last := o.refs == 0
+	o.mu.Unlock()
+	if last {
+		if cap(o.value) > keepBuffer {
+			o.value = nil
+		}
+		o.c.reads.Put(o)
+	}
+}
+
+// readSlow reads a key whose replicas differ: it takes the newest state of a read quorum, has it
+// accepted by a write quorum at its own ballot, and answers. When somebody proposes meanwhile, a
+// round of the favoured coordinator decides. buf backs the value.
+func (s *Session) readSlow(op *record.Op, hash uint64, deadline time.Time, buf []byte) (record.Result, []byte) {
+	c := s.c
+	c.counters.UnreconciledGets.Add(1)
+	why := whyDeadline
+	for try := 0; ; try++ {
+		left := deadline.Sub(c.opts.Now())
+		if left <= 0 {
+			return c.undecidedRead(why), buf
+		}
+		if try > 0 {
+			time.Sleep(min(minBackoff<<min(try, 5), left))
+		}
+		p, g := c.group(hash)
+		timeout := min(left, c.opts.Timeout/4)
+		req := message.Request{Kind: message.Read, Hash: hash, Key: op.Key}
+		r := c.round(p, g, &req, readQuorum, timeout)
+		won := r.won()
+		if !won && r.corrupt != 0 {
+			why = whyCorrupt
+		}
+		settled := won && (g.writes(r.atMax) || !c.has(RuleWriteBack))
+		buf = append(buf[:0], r.state...)
+		empty := r.max.IsZero()
+		r.release()
+		if !won {
+			continue
+		}
+		if !settled && !empty {
+			c.counters.WriteBacks.Add(1)
+			w := c.round(p, g, &message.Request{Kind: message.Accept, Hash: hash, Key: op.Key, Record: buf}, writeQuorum, timeout)
+			settled = w.won()
+			w.release()
+		}
+		if settled {
+			return c.result(op, buf), buf
+		}
+		if res, ok := s.identity(op, hash, deadline); ok {
+			buf = append(buf[:0], res.Value...)
+			res.Value = buf
+			return res, buf
+		}
+	}
+}
+
+func (c *Coordinator) undecidedRead(why string) record.Result {
+	if why == whyCorrupt {
+		return record.Result{Status: record.Corrupt, Detail: why}
+	}
+	c.counters.Unavailable.Add(1)
+	return record.Result{Status: record.Unavailable, Detail: why}
+}
+
+// result decodes an encoded record as the answer to a get; its value aliases enc.
+func (c *Coordinator) result(op *record.Op, enc []byte) record.Result {
+	if len(enc) == 0 {
+		return record.Result{Status: record.NotFound}
+	}
+	var rec record.Record
+	if err := record.Decode(op.Key, enc, &rec); err != nil {
+		return record.Result{Status: record.Corrupt, Detail: whyCorrupt}
+	}
+	res, _ := op.Apply(&rec, 0, uint32(c.opts.Now().Unix()), c.opts.MaxValue)
+	return res
+}

@@ -1,0 +1,202 @@
+package quorum
+
+import (
+	"sync"
+	"time"
+
+	"kai/node/message"
+	"kai/node/record"
+	"kai/node/ring"
+)
+
+// round is one message to every member of a group and what came back of it. One goroutine runs it
+// and waits; replies arrive on any. It goes back to the pool when the last reply is in.
+type round struct {
+	c     *Coordinator
+	calls []message.Call
+	wake  chan struct{} // capacity 1
+	timer *time.Timer
+
+	mu      sync.Mutex
+	p       ring.Partition
+	g       *Group
+	enough  func(*Group, mask) bool
+	waiting bool // run has not returned; later replies only count towards refs
+	refs    int
+
+	ok, refused, nacked, failed, corrupt, behind mask
+	max                                          record.Ballot // highest accepted ballot reported
+	atMax                                        mask          // who reported it
+	state                                        []byte        // encoded record at max; empty if never written
+	clockRejected                                mask
+}
+
+func newRound(c *Coordinator) *round {
+	r := &round{c: c, wake: make(chan struct{}, 1), timer: time.NewTimer(time.Hour)}
+	r.timer.Stop()
+	return r
+}
+
+func readQuorum(g *Group, m mask) bool  { return g.reads(m) }
+func writeQuorum(g *Group, m mask) bool { return g.writes(m) }
+
+// round sends req to all members of g and returns when the positive answers are enough, when they
+// cannot become enough, or at the timeout. The caller calls release when it has read the results.
+func (c *Coordinator) round(p ring.Partition, g *Group, req *message.Request, enough func(*Group, mask) bool, timeout time.Duration) *round {
+	r := c.rounds.Get().(*round)
+	n := len(g.members)
+	r.reset(p, g, enough)
+	req.Partition, req.Epoch, req.Timeout = p, g.conf.Epoch, timeout
+	for i := range n {
+		call := &r.calls[i]
+		call.Request = *req
+		call.Reply = message.Reply{}
+		call.Completion, call.Index = r, i
+	}
+	c.counters.Rounds.Add(1)
+	// The network first, so that the peers work while this node does.
+	for i, m := range g.members {
+		if i != g.self {
+			m.replica.Send(&r.calls[i])
+		}
+	}
+	for i, m := range g.members {
+		if i != g.self {
+			m.replica.Flush()
+		}
+	}
+	if g.self >= 0 {
+		g.members[g.self].replica.Send(&r.calls[g.self])
+	}
+	r.wait(timeout)
+	return r
+}
+
+func (r *round) reset(p ring.Partition, g *Group, enough func(*Group, mask) bool) {
+	n := len(g.members)
+	if cap(r.calls) < n {
+		r.calls = make([]message.Call, n)
+	}
+	r.calls = r.calls[:n]
+	select {
+	case <-r.wake:
+	default:
+	}
+	r.p, r.g, r.enough = p, g, enough
+	r.waiting, r.refs = true, n+1
+	r.ok, r.refused, r.nacked, r.failed, r.corrupt, r.behind, r.clockRejected = 0, 0, 0, 0, 0, 0, 0
+	r.max, r.atMax = record.Ballot{}, 0
+	if cap(r.state) > keepBuffer {
+		r.state = nil
+	}
+	r.state = r.state[:0]
+}
+
+// keepBuffer is the largest buffer worth keeping in a pool.
+const keepBuffer = 64 << 10
+
+func (r *round) wait(timeout time.Duration) {
+	r.mu.Lock()
+	decided := r.decided()
+	r.mu.Unlock()
+	if !decided {
+		r.timer.Reset(timeout)
+		select {
+		case <-r.wake:
+		case <-r.timer.C:
+		}
+		r.timer.Stop()
+	}
+	r.mu.Lock()
+	r.waiting = false
+	r.mu.Unlock()
+}
+
+// decided reports that waiting longer cannot change the outcome. r.mu is held.
+func (r *round) decided() bool {
+	if r.enough(r.g, r.ok) {
+		return true
+	}
+	bad := r.refused | r.nacked | r.failed | r.corrupt
+	return !r.enough(r.g, r.g.all()&^bad)
+}
+
+// Done takes one reply.
+func (r *round) Done(call *message.Call) {
+	r.mu.Lock()
+	var learn, configure bool
+	var conf ring.Configuration
+	if r.waiting {
+		r.take(call)
+		if call.Reply.Status == message.WrongEpoch {
+			conf = call.Reply.Configuration
+			learn, configure = conf.Epoch > r.g.conf.Epoch, conf.Epoch < r.g.conf.Epoch
+		}
+		if r.decided() {
+			select {
+			case r.wake <- struct{}{}:
+			default:
+			}
+		}
+	}
+	p, g, i := r.p, r.g, call.Index
+	call.Reply.Record = nil
+	r.drop()
+	if learn {
+		r.c.learn(p, g, conf)
+	}
+	if configure {
+		r.c.configure(p, g, i)
+	}
+}
+
+func (r *round) take(call *message.Call) {
+	bit := mask(1) << call.Index
+	rep := &call.Reply
+	switch rep.Status {
+	case message.OK:
+		r.ok |= bit
+		r.c.opts.Stamps.Observe(rep.Ballot.Stamp)
+		switch c := rep.Ballot.Compare(r.max); {
+		case c > 0:
+			r.max, r.atMax = rep.Ballot, bit
+			r.state = append(r.state[:0], rep.Record...)
+		case c == 0:
+			r.atMax |= bit
+		}
+	case message.Nack:
+		r.nacked |= bit
+		r.c.opts.Stamps.Observe(rep.Ballot.Stamp)
+	case message.Corrupt:
+		r.corrupt |= bit
+	case message.TimedOut:
+		r.failed |= bit
+	default:
+		r.refused |= bit
+		if rep.Status == message.ClockReject {
+			r.clockRejected |= bit
+		}
+	}
+}
+
+// won reports that enough positive answers came.
+func (r *round) won() bool { return r.enough(r.g, r.ok) }
+
+// harmless reports that certainly no member took the request, so that it cannot surface later.
+func (r *round) harmless() bool { return r.refused|r.nacked == r.g.all() }
+
+// release gives the round back; its results must not be used any more.
+func (r *round) release() {
+	r.mu.Lock()
+	r.drop()
+}
+
+// drop lets go of one reference. r.mu is held, and let go of.
+func (r *round) drop() {
+	r.refs--
+	last := r.refs == 0
+	r.mu.Unlock()
+	if last {
+		r.c.rounds.Put(r)
+	}
+}

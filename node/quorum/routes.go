@@ -1,0 +1,158 @@
+package quorum
+
+import (
+	"math/bits"
+
+	"kai/node/message"
+	"kai/node/ring"
+)
+
+// Replica takes the register's messages for one node: the local replica, or the link to a peer.
+type Replica interface {
+	// Send never blocks for long. call.Completion.Done is called exactly once, perhaps before Send
+	// returns. The request's slices need to stay valid until Send returns.
+	Send(call *message.Call)
+	// Flush pushes out what Send gathered.
+	Flush()
+	// Healthy is a hint: false when the node has not been heard of lately or does not vote.
+	Healthy() bool
+}
+
+// Group is the replicas of one partition under one configuration. Immutable.
+type Group struct {
+	conf     ring.Configuration
+	quorum   ring.Quorum // of Members
+	next     ring.Quorum // of Next, while joint
+	members  []member
+	old, new mask // which members are in conf.Members, and in conf.Next
+	self     int  // index in members, or -1
+}
+
+type member struct {
+	id      ring.NodeID
+	replica Replica
+}
+
+// mask is a set of members of a group, by index.
+type mask uint32
+
+func (m mask) has(i int) bool { return m&(1<<i) != 0 }
+func (m mask) count() int     { return bits.OnesCount32(uint32(m)) }
+
+// reads reports whether the set is a read quorum: of the old and, while joint, of the new members.
+func (g *Group) reads(m mask) bool {
+	return (m&g.old).count() >= g.quorum.R && (g.new == 0 || (m&g.new).count() >= g.next.R)
+}
+
+// writes reports whether the set is a write quorum.
+func (g *Group) writes(m mask) bool {
+	return (m&g.old).count() >= g.quorum.W && (g.new == 0 || (m&g.new).count() >= g.next.W)
+}
+
+// all is the set of all members.
+func (g *Group) all() mask { return mask(1)<<len(g.members) - 1 }
+
+// Routes says, for every partition, which replicas make its group. Immutable.
+type Routes struct {
+	groups []*Group // by partition; partitions with equal configurations share one
+}
+
+// NewRoutes resolves the configurations, by partition, of a cluster with quorum q. replica is asked
+// once a node.
+func NewRoutes(confs []ring.Configuration, q ring.Quorum, self ring.NodeID, replica func(ring.NodeID) Replica) *Routes {
+	r := &Routes{groups: make([]*Group, len(confs))}
+	links := map[ring.NodeID]Replica{}
+	link := func(id ring.NodeID) Replica {
+		if _, ok := links[id]; !ok {
+			links[id] = replica(id)
+		}
+		return links[id]
+	}
+	shared := map[ring.NodeID][]*Group{} // by first member
+	for p, conf := range confs {
+		var g *Group
+		if len(conf.Members) > 0 {
+			for _, have := range shared[conf.Members[0]] {
+				if have.conf.Equal(conf) {
+					g = have
+					break
+				}
+			}
+		}
+		if g == nil {
+			g = newGroup(conf, q, self, link)
+			if len(conf.Members) > 0 {
+				shared[conf.Members[0]] = append(shared[conf.Members[0]], g)
+			}
+		}
+		r.groups[p] = g
+	}
+	return r
+}
+
+func newGroup(conf ring.Configuration, q ring.Quorum, self ring.NodeID, link func(ring.NodeID) Replica) *Group {
+	g := &Group{conf: conf, quorum: q.For(len(conf.Members)), self: -1}
+	add := func(id ring.NodeID) mask {
+		for i, m := range g.members {
+			if m.id == id {
+				return 1 << i
+			}
+		}
+		if id == self {
+			g.self = len(g.members)
+		}
+		g.members = append(g.members, member{id, link(id)})
+		return 1 << (len(g.members) - 1)
+	}
+	for _, id := range conf.Members {
+		g.old |= add(id)
+	}
+	if len(conf.Next) > 0 {
+		g.next = q.For(len(conf.Next))
+		for _, id := range conf.Next {
+			g.new |= add(id)
+		}
+	}
+	return g
+}
+
+// pick chooses the best member outside asked: this node itself, then healthy ones, beginning at a
+// place that spreads the load. -1 when none is left.
+func (g *Group) pick(asked mask, spread uint64) int {
+	if g.self >= 0 && !asked.has(g.self) && g.members[g.self].replica.Healthy() {
+		return g.self
+	}
+	n := len(g.members)
+	second := -1
+	for k := range n {
+		i := (int(spread%uint64(n)) + k) % n
+		if asked.has(i) {
+			continue
+		}
+		if g.members[i].replica.Healthy() {
+			return i
+		}
+		if second < 0 {
+			second = i
+		}
+	}
+	return second
+}
+
+// favoured picks the coordinator of mutations outside tried: the first healthy member in preference
+// order, else the first at all. A hint, not a lease: two coordinators are safe, only slower.
+func (g *Group) favoured(tried mask) int {
+	second := -1
+	for i, m := range g.members {
+		if tried.has(i) {
+			continue
+		}
+		if m.replica.Healthy() {
+			return i
+		}
+		if second < 0 {
+			second = i
+		}
+	}
+	return second
+}

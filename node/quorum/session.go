@@ -1,0 +1,343 @@
+package quorum
+
+import (
+	"sync/atomic"
+	"time"
+
+	"kai/node/message"
+	"kai/node/record"
+	"kai/node/ring"
+)
+
+// Session runs the operations of one client connection, one batch at a time. It belongs to one
+// goroutine.
+type Session struct {
+	c       *Coordinator
+	pending atomic.Int32  // operations of the segment that are not decided
+	wake    chan struct{} // capacity 1: pending reached 0
+	timer   *time.Timer
+	reads   []*readOp   // values of the last Execute, alive until the next
+	muts    []*forward  // in use by the current segment
+	free    []*forward  // for reuse
+	slow    [][]byte    // values of slow reads, alive until the next Execute
+	slots   []slot      // by operation of the segment
+	touched []Replica   // links to flush
+}
+
+// slot says what decides an operation of the segment: a read or a mutation.
+type slot struct {
+	hash uint64
+	read *readOp
+	mut  *forward
+}
+
+// Session opens a session.
+func (c *Coordinator) Session() *Session {
+	s := &Session{c: c, wake: make(chan struct{}, 1), timer: time.NewTimer(time.Hour)}
+	s.timer.Stop()
+	return s
+}
+
+// Close ends the session; values of the last Execute are not valid any more.
+func (s *Session) Close() { s.recycle() }
+
+func (s *Session) recycle() {
+	for i, o := range s.reads {
+		o.drop()
+		s.reads[i] = nil
+	}
+	s.reads = s.reads[:0]
+	for i, f := range s.muts {
+		s.muts[i] = nil
+		if cap(f.m.value) <= keepBuffer && len(s.free) < 64 {
+			s.free = append(s.free, f)
+		}
+	}
+	s.muts, s.slow = s.muts[:0], nil
+}
+
+// Execute runs ops and fills results, of the same length. It blocks until all are decided, each at
+// most the request timeout. Operations on different keys may take effect in any order, those on one
+// key take effect in the order of ops. Result.Value stays valid until the next Execute; the ops'
+// slices must stay valid until Execute returns.
+func (s *Session) Execute(ops []record.Op, results []record.Result) {
+	s.recycle()
+	for len(ops) > 0 {
+		n := s.segment(ops)
+		s.run(ops[:n], results[:n])
+		ops, results = ops[n:], results[n:]
+	}
+}
+
+// segment is how many of ops can run side by side: up to the first that meets an earlier one on its
+// key, where one of the two mutates. It fills the hashes of s.slots.
+func (s *Session) segment(ops []record.Op) int {
+	s.slots = s.slots[:0]
+	var all, mutated uint64 // one bit for some hashes: sees quickly that there is no meeting
+	for i := range ops {
+		h := ring.Hash(ops[i].Key)
+		bit, mut := uint64(1)<<(h&63), ops[i].Mutates()
+		if mutated&bit != 0 || mut && all&bit != 0 {
+			for j := range i {
+				if s.slots[j].hash == h && (mut || ops[j].Mutates()) {
+					return i
+				}
+			}
+		}
+		all |= bit
+		if mut {
+			mutated |= bit
+		}
+		s.slots = append(s.slots, slot{hash: h})
+	}
+	return len(ops)
+}
+
+func (s *Session) touch(r Replica, self bool) {
+	if self {
+		return
+	}
+	for _, t := range s.touched {
+		if t == r {
+			return
+		}
+	}
+	s.touched = append(s.touched, r)
+}
+
+func (s *Session) flush() {
+	for i, t := range s.touched {
+		t.Flush()
+		s.touched[i] = nil
+	}
+	s.touched = s.touched[:0]
+}
+
+// run decides a segment.
+func (s *Session) run(ops []record.Op, results []record.Result) {
+	c := s.c
+	start := c.opts.Now()
+	deadline := start.Add(c.opts.Timeout)
+	// One more than there are, so that it cannot reach 0 before all are on their way. Whoever brings
+	// it to 0 wakes this goroutine, once; if that is this goroutine itself, nobody does.
+	s.pending.Store(int32(len(ops)) + 1)
+	firstRead, gets := len(s.reads), 0
+	for i := range ops {
+		op, sl := &ops[i], &s.slots[i]
+		p, g := c.group(sl.hash)
+		switch {
+		case g == nil:
+			results[i] = record.Result{Status: record.Unavailable, Detail: detailNF}
+			s.pending.Add(-1)
+		case op.Mutates():
+			sl.mut = s.mutate(p, g, op, sl.hash, deadline, len(ops) == 1)
+		default:
+			o := c.reads.Get().(*readOp)
+			s.reads = append(s.reads, o)
+			sl.read = o
+			gets++
+			o.start(p, g, op.Key, sl.hash, c.opts.Timeout, s)
+		}
+	}
+	c.counters.Gets.Add(uint64(gets))
+	s.flush()
+	if s.pending.Add(-1) != 0 {
+		s.wait(deadline, s.reads[firstRead:])
+	}
+	if gets == len(ops) {
+		c.observeLatency(c.opts.Now().Sub(start))
+	}
+	for i := range ops {
+		s.collect(&ops[i], &s.slots[i], &results[i], deadline)
+	}
+}
+
+// wait blocks until the segment is decided, asking more replicas when reads take long.
+func (s *Session) wait(deadline time.Time, reads []*readOp) {
+	hedge := s.c.hedgeAfter()
+	s.timer.Reset(hedge)
+	defer s.timer.Stop()
+	for {
+		select {
+		case <-s.wake:
+			return
+		case <-s.timer.C:
+		}
+		if s.c.opts.Now().Before(deadline) {
+			for _, o := range reads {
+				o.hedge()
+			}
+			hedge *= 2
+			s.timer.Reset(min(hedge, max(deadline.Sub(s.c.opts.Now()), time.Millisecond)))
+			continue
+		}
+		for _, o := range reads {
+			o.expire()
+		}
+		// Mutations decide themselves at their deadline; only their answer is awaited.
+		s.timer.Reset(s.c.opts.Timeout)
+	}
+}
+
+// collect fills the result of one operation, and does what could not be done on the way.
+func (s *Session) collect(op *record.Op, sl *slot, res *record.Result, deadline time.Time) {
+	switch {
+	case sl.read != nil:
+		o := sl.read
+		o.mu.Lock()
+		state, enc, corrupt := o.state, o.value, o.corrupt
+		if o.ballot.IsZero() {
+			enc = nil
+		}
+		o.mu.Unlock()
+		switch state {
+		case agreed:
+			*res = s.c.result(op, enc)
+		case differs:
+			var buf []byte
+			*res, buf = s.readSlow(op, sl.hash, deadline, nil)
+			s.slow = append(s.slow, buf)
+		case failed:
+			why := whyDeadline
+			if corrupt {
+				why = whyCorrupt
+			}
+			*res = s.c.undecidedRead(why)
+		}
+	case sl.mut != nil:
+		*res = s.finish(sl.mut, deadline)
+	}
+}
+
+// forward is a mutation of this session: decided here, or by a coordinator that is a replica.
+type forward struct {
+	s     *Session
+	m     mutation
+	call  message.Call
+	p     ring.Partition
+	g     *Group
+	tried mask
+}
+
+// mutate starts a mutation at the favoured coordinator of its partition.
+func (s *Session) mutate(p ring.Partition, g *Group, op *record.Op, hash uint64, deadline time.Time, alone bool) *forward {
+	s.c.counters.Mutations.Add(1)
+	var f *forward
+	if n := len(s.free); n > 0 {
+		f, s.free = s.free[n-1], s.free[:n-1]
+	} else {
+		f = &forward{s: s}
+	}
+	s.muts = append(s.muts, f)
+	f.m = mutation{op: *op, hash: hash, deadline: deadline, attempts: f.m.attempts[:0], value: f.m.value[:0], done: f}
+	f.p, f.g, f.tried = p, g, 0
+	f.dispatch(alone)
+	return f
+}
+
+// dispatch sends the mutation to the next coordinator in line; false when none is left.
+func (f *forward) dispatch(inline bool) bool {
+	i := f.g.favoured(f.tried)
+	if i < 0 {
+		f.m.decide(record.Result{Status: record.Unavailable, Detail: "no replica of the partition can be reached"})
+		return false
+	}
+	f.tried |= 1 << i
+	c := f.s.c
+	if i == f.g.self {
+		c.submit(f.p, &f.m, inline)
+		return true
+	}
+	c.counters.Forwarded.Add(1)
+	f.call.Completion, f.call.Index = f, i
+	f.call.Reply = message.Reply{}
+	f.call.Request = message.Request{Kind: message.Mutate, Partition: f.p, Epoch: f.g.conf.Epoch, Hash: f.m.hash,
+		Key: f.m.op.Key, Op: f.m.op, Timeout: max(f.m.deadline.Sub(c.opts.Now()), time.Millisecond)}
+	r := f.g.members[i].replica
+	r.Send(&f.call)
+	if inline {
+		r.Flush()
+	} else {
+		f.s.touch(r, false)
+	}
+	return true
+}
+
+// Done takes the answer of another coordinator.
+func (f *forward) Done(call *message.Call) {
+	switch rep := &call.Reply; {
+	case rep.Status == message.OK:
+		f.m.decide(rep.Result)
+	case rep.Status.Refused():
+		f.m.decide(record.Result{}) // nothing was done: finish asks another coordinator
+	default:
+		f.s.c.counters.Unknown.Add(1)
+		f.m.decide(record.Result{Status: record.Unknown, Detail: "the coordinator did not answer"})
+	}
+	call.Reply.Record, call.Reply.Result.Value = nil, nil
+}
+
+// mutated implements the lane's callback.
+func (f *forward) mutated(*mutation) {
+	if f.s.pending.Add(-1) == 0 {
+		select {
+		case f.s.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// finish waits no more than it must: the mutation is decided, or was refused and goes elsewhere.
+func (s *Session) finish(f *forward, deadline time.Time) record.Result {
+	for f.m.res.Status == record.NoStatus {
+		if !s.c.opts.Now().Before(deadline) {
+			return record.Result{Status: record.Unavailable, Detail: whyDeadline}
+		}
+		s.pending.Store(1)
+		f.m.decided = false
+		f.dispatch(true)
+		<-s.wake
+	}
+	return f.m.res
+}
+
+// identity has the favoured coordinator read by a round of its own.
+func (s *Session) identity(op *record.Op, hash uint64, deadline time.Time) (record.Result, bool) {
+	p, g := s.c.group(hash)
+	s.pending.Store(1)
+	get := *op
+	f := s.mutate(p, g, &get, hash, deadline, true)
+	<-s.wake
+	res := s.finish(f, deadline)
+	return res, res.Status == record.Found || res.Status == record.NotFound
+}
+
+// Forwarded answers a Mutate that another node sent here.
+func (c *Coordinator) Forwarded(call *message.Call) {
+	call.Reply = message.Reply{Status: message.OK}
+	p, g := c.group(call.Hash)
+	switch {
+	case g == nil || g.self < 0:
+		call.Reply.Status = message.NotReplica
+	case !g.members[g.self].replica.Healthy():
+		call.Reply.Status = message.NotVoting
+	case !call.Op.Kind.Valid() || p != call.Partition:
+		call.Reply.Status = message.Invalid
+	default:
+		op := call.Op
+		kv := append(append(make([]byte, 0, len(op.Key)+len(op.Value)), op.Key...), op.Value...)
+		op.Key, op.Value = kv[:len(op.Key):len(op.Key)], kv[len(op.Key):]
+		// The answer needs some of the time for its way back.
+		deadline := c.opts.Now().Add(call.Timeout - call.Timeout/16)
+		c.submit(p, &mutation{op: op, hash: call.Hash, deadline: deadline, done: &forwarded{call}}, false)
+		return
+	}
+	call.Completion.Done(call)
+}
+
+type forwarded struct{ call *message.Call }
+
+func (f *forwarded) mutated(m *mutation) {
+	f.call.Reply.Result = m.res
+	f.call.Completion.Done(f.call)
+}

@@ -1,0 +1,234 @@
+package replica
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"kai/node/record"
+)
+
+// Journal keeps small named values durably, in the same order as the records of Storage.
+type Journal interface {
+	// Meta returns nil for a name never written.
+	Meta(name string) ([]byte, error)
+	// PutMeta stages a value; see Storage.Put for done.
+	PutMeta(name string, value []byte, done interface{ Committed(error) })
+}
+
+const (
+	fenceName = "fence"
+	// reserveAhead is how far above the clock a reservation reaches: one write covers that long.
+	reserveAhead = 2 * time.Second
+	// reserveMargin is how long before its end a reservation is renewed, so that nobody waits.
+	reserveMargin = time.Second
+	// reserveStep is reserved above a stamp that is itself ahead of the clock. It is small, so that
+	// a node restarted over and over does not drive the hybrid time away from the clock.
+	reserveStep = 50 * time.Millisecond
+)
+
+// MaxLead is how far ahead of a node's clock a ballot may be: beyond it the replica answers
+// ClockReject, and a coordinator does not follow.
+const MaxLead = 10 * time.Second
+
+// Fence is the node's durable upper bound of every promise it gave and of every stamp it issued.
+// Promises and the clock live in memory; after a restart every promise is taken to be the fence,
+// and stamps start above it. One bound serves all partitions: a promise is (epoch, stamp), the
+// epoch of a partition is durable by itself, so the bound of the stamp is enough.
+type Fence struct {
+	journal Journal
+	now     func() time.Time
+	boot    uint64 // ticks found on disk at start
+	durable atomic.Uint64
+	last    atomic.Uint64 // ticks of the newest stamp issued or observed
+
+	mu      sync.Mutex
+	staged  uint64
+	waiting []fenceWaiter
+	err     error
+}
+
+type fenceWaiter struct {
+	ticks uint64
+	fn    func(error)
+}
+
+// OpenFence reads the fence that the previous run of this data directory left.
+func OpenFence(j Journal, now func() time.Time) (*Fence, error) {
+	v, err := j.Meta(fenceName)
+	if err != nil {
+		return nil, fmt.Errorf("replica: read fence: %w", err)
+	}
+	f := &Fence{journal: j, now: now}
+	if v != nil {
+		if len(v) != 8 {
+			return nil, fmt.Errorf("replica: fence of %d bytes on disk, want 8: %w", len(v), record.ErrCorrupt)
+		}
+		f.boot = binary.LittleEndian.Uint64(v)
+	}
+	f.durable.Store(f.boot)
+	f.staged = f.boot
+	f.last.Store(f.boot)
+	return f, nil
+}
+
+// Boot is the bound found at start, in ticks: every promise of earlier runs is at most this.
+func (f *Fence) Boot() uint64 { return f.boot }
+
+// Covers reports whether ticks lie under the durable fence, and renews the reservation early
+// enough that it nearly always does.
+func (f *Fence) Covers(ticks uint64) bool {
+	d := f.durable.Load()
+	if ticks+ticksOf(reserveMargin) > d {
+		f.mu.Lock()
+		f.raise(ticks)
+		f.mu.Unlock()
+	}
+	return ticks <= d
+}
+
+// Staged reports whether a reservation that covers ticks is at least on its way, ahead of anything
+// put into the store from now on.
+func (f *Fence) Staged(ticks uint64) bool {
+	if f.Covers(ticks) {
+		return true
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.staged >= ticks
+}
+
+// When calls fn once ticks lie under the durable fence, perhaps at once, or with the store's error.
+func (f *Fence) When(ticks uint64, fn func(error)) {
+	if f.Covers(ticks) {
+		fn(nil)
+		return
+	}
+	f.mu.Lock()
+	if ticks <= f.durable.Load() {
+		f.mu.Unlock()
+		fn(nil)
+		return
+	}
+	if f.raise(ticks); f.staged < ticks {
+		err := f.err
+		f.mu.Unlock()
+		if err == nil {
+			err = errNoStamp
+		}
+		fn(err)
+		return
+	}
+	f.waiting = append(f.waiting, fenceWaiter{ticks, fn})
+	f.mu.Unlock()
+}
+
+// raise stages a higher reservation when ticks is near the end of the staged one. f.mu is held; the
+// store may refuse at once, on this goroutine, so the callback takes no lock (see reservation).
+func (f *Fence) raise(ticks uint64) {
+	if ticks+ticksOf(reserveMargin) <= f.staged {
+		return
+	}
+	want := max(record.Ticks(f.now().Add(reserveAhead)), ticks+ticksOf(reserveStep))
+	if want <= f.staged {
+		return
+	}
+	r := &reservation{f: f, ticks: want}
+	f.journal.PutMeta(fenceName, binary.LittleEndian.AppendUint64(nil, want), r)
+	if r.state.CompareAndSwap(0, resStaged) {
+		f.staged = want
+		return
+	}
+	// Answered before PutMeta returned: refused, or a store that commits at once.
+	if f.err = r.err; r.err == nil {
+		f.staged = want
+		f.durable.Store(max(f.durable.Load(), want))
+	}
+}
+
+const (
+	resStaged   = 1
+	resAnswered = 2
+)
+
+// reservation is one write of the fence on its way.
+type reservation struct {
+	f     *Fence
+	ticks uint64
+	state atomic.Int32
+	err   error
+}
+
+// Committed implements the store's callback.
+func (r *reservation) Committed(err error) {
+	r.err = err
+	if r.state.CompareAndSwap(0, resAnswered) {
+		return // raise is still holding the lock and will look
+	}
+	f := r.f
+	f.mu.Lock()
+	f.err = err
+	if err == nil {
+		f.durable.Store(max(f.durable.Load(), r.ticks))
+	} else if f.staged == r.ticks {
+		f.staged = f.durable.Load()
+	}
+	var ready []fenceWaiter
+	keep := f.waiting[:0]
+	for _, w := range f.waiting {
+		if w.ticks <= r.ticks {
+			ready = append(ready, w)
+		} else {
+			keep = append(keep, w)
+		}
+	}
+	f.waiting = keep
+	f.mu.Unlock()
+	for _, w := range ready {
+		w.fn(err)
+	}
+}
+
+// errNoStamp reports that no stamp can be issued because the fence cannot be raised.
+var errNoStamp = errors.New("replica: cannot reserve time on disk")
+
+// Next issues a stamp above every stamp issued or observed before, on slot. It blocks only when
+// the reservation ran out, until the next one is durable.
+func (f *Fence) Next(slot uint16) (record.Stamp, error) {
+	now := record.Ticks(f.now())
+	var t uint64
+	for {
+		last := f.last.Load()
+		t = max(now, last+1)
+		if f.last.CompareAndSwap(last, t) {
+			break
+		}
+	}
+	if !f.Covers(t) {
+		errs := make(chan error, 1)
+		f.When(t, func(err error) { errs <- err })
+		if err := <-errs; err != nil {
+			return 0, fmt.Errorf("%w: %w", errNoStamp, err)
+		}
+	}
+	return record.NewStamp(t, slot), nil
+}
+
+// Observe moves the hybrid time up to s, unless s is too far ahead of the clock to be followed.
+func (f *Fence) Observe(s record.Stamp) {
+	t := s.Ticks()
+	for {
+		last := f.last.Load()
+		if t <= last || t > record.Ticks(f.now().Add(MaxLead)) {
+			return
+		}
+		if f.last.CompareAndSwap(last, t) {
+			return
+		}
+	}
+}
+
+func ticksOf(d time.Duration) uint64 { return uint64(d / record.Unit) }

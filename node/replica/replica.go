@@ -1,0 +1,210 @@
+// Package replica holds the rules one replica obeys: read, promise, accept (CONSISTENCY: "The
+// register"; CASPaxos, arXiv 1802.07000). It is pure over a storage interface: no network, no
+// goroutines of its own, the clock injected.
+package replica
+
+import (
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"kai/node/message"
+	"kai/node/record"
+	"kai/node/ring"
+)
+
+// Storage keeps encoded records. Get and Peek append to dst; found=false means never written.
+type Storage interface {
+	// Peek answers from memory; known=false means that only Get can tell.
+	Peek(dst []byte, p ring.Partition, hash uint64, key []byte) (enc []byte, found, known bool, err error)
+	// PeekBallot is Peek for the ballot alone.
+	PeekBallot(p ring.Partition, hash uint64, key []byte) (b record.Ballot, found, known bool)
+	// Get may read the disk. A failed checksum wraps record.ErrCorrupt.
+	Get(dst []byte, p ring.Partition, hash uint64, key []byte) (enc []byte, found bool, err error)
+	// Put stages a write and copies what it needs. done hears exactly once, perhaps before Put
+	// returns: nil when the write is durable. Until then Get and Peek answer without it.
+	Put(p ring.Partition, hash uint64, key, enc []byte, done interface{ Committed(error) })
+}
+
+// Configurations holds the configuration of every partition.
+type Configurations interface {
+	Configuration(p ring.Partition) ring.Configuration
+	// Adopt takes c if it is newer; false if it was not.
+	Adopt(p ring.Partition, c ring.Configuration) bool
+}
+
+// Options of New.
+type Options struct {
+	Self           ring.NodeID
+	Storage        Storage
+	Journal        Journal
+	Fence          *Fence
+	Configurations Configurations
+	// EncodeConfiguration is how a configuration is kept in the Journal, under ConfigurationName.
+	EncodeConfiguration func(ring.Configuration) []byte
+	Partitions          int
+	// PromiseSlots is the size of a partition's table of promises, a power of two ≥ 256.
+	// Keys that share a slot share promises: safe, and costs a round trip now and then.
+	PromiseSlots int
+	// Refused tells which store errors mean that certainly nothing was done.
+	Refused func(error) bool
+	Now     func() time.Time
+	Logger  *slog.Logger
+}
+
+const stripes = 256
+
+// Replica answers the register's messages for one node. Safe for concurrent use.
+type Replica struct {
+	opts     Options
+	promises []atomic.Pointer[[]record.Ballot] // by partition; entries guarded by the slot's stripe
+	stripes  [stripes]stripe
+	voting   atomic.Bool
+	commits  sync.Pool // of *commit
+	counters Counters
+}
+
+// Counters count what the replica answered, since start.
+type Counters struct {
+	Reads, Prepares, Accepts, Nacks, ClockRejects, WrongEpochs, Corrupt, DiskReads atomic.Uint64
+}
+
+// stripe guards the keys whose hash has its number as low byte: their promises and the writes that
+// the store has not yet made durable.
+type stripe struct {
+	mu      sync.Mutex
+	pending map[uint64]*pending
+}
+
+// pending is a key with writes staged and not yet durable. Keys with equal hashes share it, which
+// only makes them wait for each other.
+type pending struct {
+	newest  record.Ballot
+	writes  int
+	waiting []*message.Call
+}
+
+// New makes a replica that votes.
+func New(opts Options) *Replica {
+	r := &Replica{opts: opts, promises: make([]atomic.Pointer[[]record.Ballot], opts.Partitions)}
+	for i := range r.stripes {
+		r.stripes[i].pending = map[uint64]*pending{}
+	}
+	r.commits.New = func() any { return &commit{r: r} }
+	r.voting.Store(true)
+	return r
+}
+
+// SetVoting says whether the replica takes part. One that does not answers NotVoting.
+func (r *Replica) SetVoting(on bool) { r.voting.Store(on) }
+
+// Healthy reports whether the replica takes part.
+func (r *Replica) Healthy() bool { return r.voting.Load() }
+
+// Counters returns the replica's counters.
+func (r *Replica) Counters() *Counters { return &r.counters }
+
+// Flush has nothing to push out: a local replica answers as it is asked.
+func (r *Replica) Flush() {}
+
+// Send answers call, at once or when the store has committed. It blocks only for a disk read.
+func (r *Replica) Send(call *message.Call) {
+	if !r.admit(call) {
+		call.Completion.Done(call)
+		return
+	}
+	switch call.Kind {
+	case message.Read:
+		r.counters.Reads.Add(1)
+		r.read(call)
+		call.Completion.Done(call)
+	case message.Prepare:
+		r.counters.Prepares.Add(1)
+		r.prepare(call)
+	case message.Accept:
+		r.counters.Accepts.Add(1)
+		r.accept(call)
+	case message.Configure:
+		r.configure(call)
+	default:
+		call.Reply = message.Reply{Status: message.Invalid}
+		call.Completion.Done(call)
+	}
+}
+
+// admit checks what comes before the register's own rules; on false the reply is filled.
+func (r *Replica) admit(call *message.Call) bool {
+	call.Reply = message.Reply{Status: message.OK, Record: call.Reply.Record[:0]}
+	if !r.voting.Load() {
+		call.Reply.Status = message.NotVoting
+		return false
+	}
+	if int(call.Partition) >= len(r.promises) || len(call.Key) > record.MaxKey {
+		call.Reply.Status = message.Invalid
+		return false
+	}
+	conf := r.opts.Configurations.Configuration(call.Partition)
+	if call.Kind == message.Configure {
+		return true
+	}
+	if call.Epoch != conf.Epoch {
+		r.counters.WrongEpochs.Add(1)
+		call.Reply = message.Reply{Status: message.WrongEpoch, Configuration: conf}
+		return false
+	}
+	if !conf.Has(r.opts.Self) {
+		call.Reply.Status = message.NotReplica
+		return false
+	}
+	return true
+}
+
+// read answers with the durable state; it neither waits for nor looks at staged writes.
+func (r *Replica) read(call *message.Call) {
+	s := r.opts.Storage
+	if call.Digest {
+		if b, _, known := s.PeekBallot(call.Partition, call.Hash, call.Key); known {
+			call.Reply.Ballot = b
+			return
+		}
+	}
+	enc, found, err := r.load(call.Partition, call.Hash, call.Key, call.Reply.Record)
+	switch {
+	case err != nil:
+		r.refuse(call, err)
+	case found:
+		call.Reply.Ballot = record.PeekBallot(enc)
+		if !call.Digest {
+			call.Reply.Record = enc
+		}
+	}
+}
+
+func (r *Replica) load(p ring.Partition, hash uint64, key, buf []byte) ([]byte, bool, error) {
+	enc, found, known, err := r.opts.Storage.Peek(buf[:0], p, hash, key)
+	if known || err != nil {
+		return enc, found, err
+	}
+	r.counters.DiskReads.Add(1)
+	return r.opts.Storage.Get(buf[:0], p, hash, key)
+}
+
+// refuse turns a store error into a status.
+func (r *Replica) refuse(call *message.Call, err error) {
+	call.Reply.Record = call.Reply.Record[:0]
+	switch {
+	case isCorrupt(err):
+		r.counters.Corrupt.Add(1)
+		r.opts.Logger.Error("corrupt record", "partition", call.Partition, "error", err)
+		call.Reply.Status = message.Corrupt
+	case r.opts.Refused(err):
+		call.Reply.Status = message.Busy
+	default:
+		// The write may or may not be on disk, and the store takes no more: whatever this replica
+		// would say from now on could be forgotten, so it says nothing.
+		r.voting.Store(false)
+		r.opts.Logger.Error("store failed, this node stops voting; restart it when the disk is well", "error", err)
+		call.Reply.Status = message.TimedOut
+	}
+}

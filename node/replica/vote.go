@@ -1,0 +1,254 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"kai/node/message"
+	"kai/node/record"
+	"kai/node/ring"
+)
+
+func isCorrupt(err error) bool { return errors.Is(err, record.ErrCorrupt) }
+
+// ConfigurationName is the Journal name of a partition's configuration.
+func ConfigurationName(p ring.Partition) string { return fmt.Sprintf("configuration/%d", p) }
+
+// promised returns the slot of the table that holds hash's promise, and the promise in force: never
+// below the fence found at start, because what was promised before is not remembered otherwise.
+func (r *Replica) promised(p ring.Partition, hash uint64, epoch uint32) (*record.Ballot, record.Ballot) {
+	table := r.promises[p].Load()
+	if table == nil {
+		fresh := make([]record.Ballot, r.opts.PromiseSlots)
+		if !r.promises[p].CompareAndSwap(nil, &fresh) {
+			table = r.promises[p].Load()
+		} else {
+			table = &fresh
+		}
+	}
+	slot := &(*table)[hash&uint64(r.opts.PromiseSlots-1)]
+	floor := record.Ballot{Epoch: epoch, Stamp: record.NewStamp(r.opts.Fence.Boot(), ^uint16(0))}
+	if r.opts.Fence.Boot() == 0 {
+		floor = record.Ballot{}
+	}
+	if slot.Less(floor) {
+		return slot, floor
+	}
+	return slot, *slot
+}
+
+func (r *Replica) stripe(hash uint64) *stripe { return &r.stripes[hash%stripes] }
+
+// tooFarAhead guards the hybrid time: a ballot from a clock that runs away is not followed.
+func (r *Replica) tooFarAhead(b record.Ballot) bool {
+	return b.Stamp.Ticks() > record.Ticks(r.opts.Now().Add(MaxLead))
+}
+
+// prepare promises to accept nothing below call.Ballot, and tells the accepted state. The promise
+// counts only once the fence above it is durable.
+func (r *Replica) prepare(call *message.Call) {
+	if r.tooFarAhead(call.Request.Ballot) {
+		r.counters.ClockRejects.Add(1)
+		call.Reply.Status = message.ClockReject
+		call.Completion.Done(call)
+		return
+	}
+	st := r.stripe(call.Hash)
+	st.mu.Lock()
+	if st.park(call) {
+		st.mu.Unlock()
+		return
+	}
+	slot, promised := r.promised(call.Partition, call.Hash, call.Epoch)
+	if call.Request.Ballot.Less(promised) {
+		r.nack(call, promised)
+		st.mu.Unlock()
+		call.Completion.Done(call)
+		return
+	}
+	enc, found, err := r.load(call.Partition, call.Hash, call.Key, call.Reply.Record)
+	if err != nil {
+		st.mu.Unlock()
+		r.refuse(call, err)
+		call.Completion.Done(call)
+		return
+	}
+	if found {
+		acc := record.PeekBallot(enc)
+		if !acc.Less(call.Request.Ballot) {
+			r.nack(call, acc)
+			st.mu.Unlock()
+			call.Completion.Done(call)
+			return
+		}
+		call.Reply.Ballot, call.Reply.Record = acc, enc
+	}
+	*slot = call.Request.Ballot
+	st.mu.Unlock()
+	ticks := call.Request.Ballot.Stamp.Ticks()
+	if r.opts.Fence.Covers(ticks) {
+		call.Completion.Done(call)
+		return
+	}
+	r.opts.Fence.When(ticks, func(err error) {
+		if err != nil {
+			r.refuse(call, err)
+		}
+		call.Completion.Done(call)
+	})
+}
+
+func (r *Replica) nack(call *message.Call, max record.Ballot) {
+	r.counters.Nacks.Add(1)
+	call.Reply = message.Reply{Status: message.Nack, Ballot: max, Record: call.Reply.Record[:0]}
+}
+
+// accept stores call.Record unless a higher ballot was promised, and promises call.Next with it.
+func (r *Replica) accept(call *message.Call) {
+	b := record.PeekBallot(call.Request.Record)
+	top := b
+	if top.Less(call.Next) {
+		top = call.Next
+	}
+	if b.IsZero() || r.tooFarAhead(top) {
+		call.Reply.Status = message.ClockReject
+		if b.IsZero() {
+			call.Reply.Status = message.Invalid
+		}
+		call.Completion.Done(call)
+		return
+	}
+	st := r.stripe(call.Hash)
+	st.mu.Lock()
+	slot, promised := r.promised(call.Partition, call.Hash, call.Epoch)
+	acc, known := r.accepted(st, call)
+	switch {
+	case known && acc == b: // a duplicate: what it asks for is here, or on its way
+		if st.park(call) {
+			st.mu.Unlock()
+			return
+		}
+		if slot.Less(top) {
+			*slot = top
+		}
+		if !r.opts.Fence.Staged(top.Stamp.Ticks()) {
+			call.Reply.Status = message.Busy
+		}
+		st.mu.Unlock()
+		r.whenCovered(call, top)
+		return
+	case b.Less(promised):
+		r.nack(call, promised)
+	case known && b.Less(acc):
+		r.nack(call, acc)
+	case !r.opts.Fence.Staged(top.Stamp.Ticks()):
+		call.Reply.Status = message.Busy
+	default:
+		if slot.Less(top) {
+			*slot = top
+		}
+		answered := r.stage(st, call, b)
+		st.mu.Unlock()
+		if answered != nil {
+			answered.finish()
+		}
+		return
+	}
+	st.mu.Unlock()
+	call.Completion.Done(call)
+}
+
+// whenCovered answers call once the promise of top is durable.
+func (r *Replica) whenCovered(call *message.Call, top record.Ballot) {
+	if call.Reply.Status != message.OK || r.opts.Fence.Covers(top.Stamp.Ticks()) {
+		call.Completion.Done(call)
+		return
+	}
+	r.opts.Fence.When(top.Stamp.Ticks(), func(err error) {
+		if err != nil {
+			r.refuse(call, err)
+		}
+		call.Completion.Done(call)
+	})
+}
+
+// accepted is the newest ballot of the key, staged writes included. known=false: the stored state
+// is corrupt; an accept that is not below the promise may still replace it, since nothing accepted
+// is ever above what was promised.
+func (r *Replica) accepted(st *stripe, call *message.Call) (b record.Ballot, known bool) {
+	if p := st.pending[call.Hash]; p != nil {
+		return p.newest, true
+	}
+	b, _, known = r.opts.Storage.PeekBallot(call.Partition, call.Hash, call.Key)
+	if known {
+		return b, true
+	}
+	enc, found, err := r.load(call.Partition, call.Hash, call.Key, nil)
+	if err != nil {
+		return record.Ballot{}, false
+	}
+	if found {
+		b = record.PeekBallot(enc)
+	}
+	return b, true
+}
+
+// stage puts the record into the store. st is locked, so that writes of one key reach the store in
+// the order of their ballots. It returns the commit if the store answered before Put returned; the
+// caller finishes it once st is unlocked.
+func (r *Replica) stage(st *stripe, call *message.Call, b record.Ballot) *commit {
+	p := st.pending[call.Hash]
+	if p == nil {
+		p = &pending{}
+		st.pending[call.Hash] = p
+	}
+	p.newest = b
+	p.writes++
+	c := r.commits.Get().(*commit)
+	c.call, c.hash, c.start = call, call.Hash, r.opts.Now()
+	c.inPut.Store(true)
+	r.opts.Storage.Put(call.Partition, call.Hash, call.Key, call.Request.Record, c)
+	if c.inPut.CompareAndSwap(true, false) {
+		return nil
+	}
+	return c
+}
+
+// park parks call until the key's staged writes are durable: a promise must tell the state that
+// will be found on disk, and a duplicate may be acknowledged only with the original. st is locked.
+func (st *stripe) park(call *message.Call) bool {
+	p := st.pending[call.Hash]
+	if p == nil {
+		return false
+	}
+	call.Key = append([]byte(nil), call.Key...)
+	call.Request.Record = append([]byte(nil), call.Request.Record...)
+	p.waiting = append(p.waiting, call)
+	return true
+}
+
+func (r *Replica) configure(call *message.Call) {
+	p, conf := call.Partition, call.Request.Configuration
+	enc := r.opts.EncodeConfiguration(conf)
+	if conf.Epoch <= r.opts.Configurations.Configuration(p).Epoch {
+		call.Completion.Done(call) // already there, or ahead
+		return
+	}
+	r.opts.Journal.PutMeta(ConfigurationName(p), enc, committed(func(err error) {
+		if err != nil {
+			r.refuse(call, err)
+		} else {
+			r.opts.Configurations.Adopt(p, conf)
+		}
+		call.Completion.Done(call)
+	}))
+}
+
+type committed func(error)
+
+func (f committed) Committed(err error) { f(err) }
+
+func micros(d time.Duration) uint32 {
+	return uint32(min(max(d.Microseconds(), 0), int64(^uint32(0))))
+}
