@@ -11,7 +11,8 @@ import (
 )
 
 // Flags of a request: which of the optional fields follow, in this order. A field that is zero is
-// not sent, whatever the kind, so that encoding loses nothing.
+// not sent, whatever the kind, so that encoding loses nothing. (Op, which only Mutate has, is sent
+// with every Mutate.)
 //
 // Body of a request: partition (4) epoch (4) timeout in ms (4) key (1+n)
 // [trace 25] [ballot 12] [next 12] [configuration] [op] [record (4+n)].
