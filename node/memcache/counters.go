@@ -1,0 +1,114 @@
+package memcache
+
+import (
+	"sync/atomic"
+
+	"kai/node/record"
+)
+
+// counter numbers what the server counts.
+type counter uint8
+
+const (
+	totalConnections counter = iota
+	rejectedConnections
+	cmdGet
+	cmdSet
+	cmdFlush
+	cmdTouch
+	getHits
+	getMisses
+	getErrors
+	deleteMisses
+	deleteHits
+	incrMisses
+	incrHits
+	decrMisses
+	decrHits
+	casMisses
+	casHits
+	casBadval
+	touchHits
+	touchMisses
+	storeTooLarge
+	bytesRead
+	bytesWritten
+	outcomeUnavailable
+	outcomeUnknown
+	outcomeCorrupt
+	numCounters
+)
+
+// shard holds the totals of some of the connections. A connection counts in plain integers and adds
+// them here when it writes, so the hot path shares no cache line with more than its shard's siblings.
+type shard struct {
+	n [numCounters]atomic.Uint64
+	_ [64]byte
+}
+
+// addCounts moves the connection's counts to the totals.
+func (c *conn) addCounts() {
+	for i, n := range c.counts {
+		if n != 0 {
+			c.totals.n[i].Add(n)
+			c.counts[i] = 0
+		}
+	}
+}
+
+func (s *Server) total(k counter) (sum uint64) {
+	for i := range s.totals {
+		sum += s.totals[i].n[k].Load()
+	}
+	return sum
+}
+
+// tally counts one operation by its outcome, with memcached's names (protocol.txt, "General-purpose
+// statistics").
+func (c *conn) tally(kind record.OpKind, status record.Status) {
+	n := &c.counts
+	switch status {
+	case record.Unavailable:
+		n[outcomeUnavailable]++
+	case record.Unknown:
+		n[outcomeUnknown]++
+	case record.Corrupt:
+		n[outcomeCorrupt]++
+	}
+	switch kind {
+	case record.Get:
+		n[cmdGet]++
+		switch status {
+		case record.Found:
+			n[getHits]++
+		case record.NotFound:
+			n[getMisses]++
+		default:
+			n[getErrors]++
+		}
+	case record.Touch, record.GetAndTouch:
+		n[cmdTouch]++
+		hitOrMiss(n, status, touchHits, touchMisses)
+	case record.Incr:
+		hitOrMiss(n, status, incrHits, incrMisses)
+	case record.Decr:
+		hitOrMiss(n, status, decrHits, decrMisses)
+	case record.Delete:
+		hitOrMiss(n, status, deleteHits, deleteMisses)
+	case record.CompareAndSwap:
+		if status == record.Exists {
+			n[casBadval]++
+		} else {
+			hitOrMiss(n, status, casHits, casMisses)
+		}
+	}
+}
+
+func hitOrMiss(n *[numCounters]uint64, status record.Status, hit, miss counter) {
+	switch status {
+	case record.NotFound:
+		n[miss]++
+	case record.Found, record.Stored, record.Touched, record.Counted, record.Deleted:
+		n[hit]++
+	}
+}
