@@ -1,0 +1,80 @@
+package node
+
+import (
+	"log/slog"
+	"time"
+
+	"kai/node/ring"
+)
+
+// Config is everything a node can be told from outside. Load makes one from an environment; a
+// Config made by hand must hold what Load would have refused.
+//
+// The tags are the single source of names, defaults and one-line meanings: the README table, `kai
+// config` and the error messages are all made of them. want says what a right value looks like.
+type Config struct {
+	// Listen serves memcache clients. It is loopback by default because the protocol has no
+	// authentication: opening it to a network is a decision.
+	Listen ListenAddr `env:"KAI_LISTEN" envDefault:"127.0.0.1:11211" means:"memcache clients connect here (TCP)" want:"ip:port, for example 127.0.0.1:11211, or :11211 for all interfaces"`
+	// PeerListen serves replica messages of the other nodes.
+	PeerListen ListenAddr `env:"KAI_PEER_LISTEN" envDefault:"127.0.0.1:11212" means:"other nodes send replica messages here (TCP)" want:"ip:port, for example 127.0.0.1:11212"`
+	// GossipListen serves membership; discovery finds peers by this address.
+	GossipListen ListenAddr `env:"KAI_GOSSIP_LISTEN" envDefault:"127.0.0.1:11213" means:"membership gossip (TCP and UDP)" want:"ip:port, for example 127.0.0.1:11213"`
+	// AdminListen serves health, status, metrics and the console; off the data path.
+	AdminListen ListenAddr `env:"KAI_ADMIN_LISTEN" envDefault:"127.0.0.1:11214" means:"health, status, metrics and the console (HTTP)" want:"ip:port, for example 127.0.0.1:11214"`
+	// Advertise is the host that other nodes use to reach this one. Load derives it from the peer or
+	// gossip listen address when one of them names an interface; ResolveAdvertise does the rest.
+	Advertise string `env:"KAI_ADVERTISE" means:"IP address or name under which other nodes reach this one; derived from the listen addresses, or the first private interface address, when empty" want:"an IP address or a host name, without a port"`
+	// DataDir is the node's identity: an empty directory makes a new node. One process at a time.
+	DataDir string `env:"KAI_DATA_DIR" envDefault:"./data" means:"directory of records, node id and founding; an empty one makes a new node" want:"a directory"`
+	// Cluster is for people and keeps the gossip of two clusters apart; the cluster id, made at
+	// founding, is what nodes check.
+	Cluster string `env:"KAI_CLUSTER" envDefault:"kai" means:"name of the cluster" want:"1 to 64 letters, digits, dots, dashes and underscores"`
+	// Discovery says where peers may be found; syntax in package discovery. Empty is right for a
+	// cluster of one.
+	Discovery string `env:"KAI_DISCOVERY" means:"where to find peers: static:host:port,… or dns:name:port or file:path; addresses are gossip addresses" want:"static:host:port,… or dns:name:port or dns:_service._tcp.name or file:path"`
+	// BootstrapExpect is how many nodes a new cluster waits for before it is founded. It has no
+	// meaning once the data directory belongs to a cluster.
+	BootstrapExpect int `env:"KAI_BOOTSTRAP_EXPECT" envDefault:"1" means:"number of nodes that found a new cluster together" want:"a number from 1 to 1000, the same on all founders"`
+	// Quorum is fixed at founding: a node that disagrees with its cluster refuses to join.
+	Quorum ring.Quorum `env:"KAI_QUORUM" envDefault:"3:2:2" means:"N:R:W, replicas of a record, replies a read needs, acknowledgements a write needs; fixed at founding" want:"N:R:W with R+W>N and W>N/2, for example 3:2:2"`
+	// Partitions is fixed at founding. More partitions balance better and cost more bookkeeping;
+	// 1024 suits clusters up to about 100 nodes.
+	Partitions int `env:"KAI_PARTITIONS" envDefault:"1024" means:"slices of the hash space; fixed at founding" want:"a power of two from 1 to 65536, for example 1024"`
+	// VNodes is fixed at founding.
+	VNodes int `env:"KAI_VNODES" envDefault:"128" means:"places of a node on the ring; fixed at founding" want:"a number from 1 to 4096, for example 128"`
+	// Zone lets placement put the replicas of a partition into distinct failure domains.
+	Zone string `env:"KAI_ZONE" means:"failure domain of this node; replicas spread over zones" want:"up to 64 letters, digits, dots, dashes and underscores"`
+	// Durability trades latency for what an acknowledgement stands for: with always, data flushed to
+	// disk on W nodes; with interval, data flushed within moments, so that a power cut of W machines
+	// at once can lose the last of them.
+	Durability Durability `env:"KAI_DURABILITY" envDefault:"always" means:"when a write is flushed to disk: always before it is acknowledged, or at an interval" want:"always or interval"`
+	// RequestTimeout bounds one client request; at its end the client is told what is known.
+	RequestTimeout time.Duration `env:"KAI_REQUEST_TIMEOUT" envDefault:"2s" means:"longest time a client waits for an answer" want:"a duration from 10ms to 1m, for example 2s"`
+	// MaxValueBytes bounds one value. Memory for requests under way grows with it.
+	MaxValueBytes Bytes `env:"KAI_MAX_VALUE_BYTES" envDefault:"1048576" means:"largest value, in bytes; the same on all nodes" want:"1 to 64MiB, as bytes or with KiB or MiB"`
+	// MaxConnections bounds client connections; one more is told so and closed.
+	MaxConnections int `env:"KAI_MAX_CONNECTIONS" envDefault:"4096" means:"client connections at the same time" want:"a number from 1 to 1000000"`
+	// CacheBytes is memory for records above Badger. 0 turns the cache off.
+	CacheBytes Bytes `env:"KAI_CACHE_BYTES" envDefault:"256MiB" means:"memory for the record cache; 0 turns it off" want:"0 or a size such as 256MiB or 2GiB, at most 1TiB"`
+	// Expiration is off by default because Kai is a store: a client that sets an exptime out of habit
+	// would lose data it meant to keep.
+	Expiration bool `env:"KAI_EXPIRATION" envDefault:"false" means:"allow an exptime other than 0" want:"true or false"`
+	// FlushAll is off by default: one stray line would empty the store.
+	FlushAll bool `env:"KAI_FLUSH_ALL" envDefault:"false" means:"allow flush_all" want:"true or false"`
+	// GossipKey encrypts gossip (AES-128, -192 or -256). All nodes of a cluster have the same.
+	GossipKey Secret `env:"KAI_GOSSIP_KEY" means:"key that encrypts gossip, the same on all nodes; secret" want:"16, 24 or 32 random bytes in base64; make one with: head -c 32 /dev/urandom | base64"`
+	// LogLevel is the least level that is written.
+	LogLevel LogLevel `env:"KAI_LOG_LEVEL" envDefault:"info" means:"least level of log lines: debug, info, warn or error" want:"debug, info, warn or error"`
+	// LogFormat is how log lines look on stderr.
+	LogFormat LogFormat `env:"KAI_LOG_FORMAT" envDefault:"json" means:"log lines on stderr as json or as text" want:"json or text"`
+
+	given             map[string]bool // variables taken from the environment
+	advertiseResolved bool            // Advertise was derived, not given
+}
+
+// LogLevel is a slog.Level of the four that Kai uses.
+type LogLevel slog.Level
+
+// Level makes a LogLevel a slog.Leveler.
+func (l LogLevel) Level() slog.Level { return slog.Level(l) }

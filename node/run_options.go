@@ -1,0 +1,13 @@
+package node
+
+import "log/slog"
+
+// Options is what Run needs beside the Config.
+type Options struct {
+	// Logger is required.
+	Logger *slog.Logger
+	// Version of the build, for status, gossip and the version command.
+	Version string
+	// Ready is called once, when the node first serves clients; may be nil.
+	Ready func()
+}
