@@ -66,7 +66,8 @@ func (p *bufferPool) release(b []byte) {
 	size := baseBuffer
 	for class := range p.grown {
 		if size = p.next(size); len(b) == size {
-			p.grown[class].Put(&b)
+			full := b // a copy, so that the parameter itself stays off the heap
+			p.grown[class].Put(&full)
 			return
 		}
 	}

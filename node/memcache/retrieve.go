@@ -5,8 +5,8 @@ import (
 )
 
 const (
-	// expectAtFirst makes the first batch of a connection read at most 16 keys.
-	expectAtFirst = 64 << 10
+	// expectAtFirst makes the first batch of a connection look up at most 8 keys.
+	expectAtFirst = 128 << 10
 	// batchBytes is what the values of one batch should not exceed.
 	batchBytes = 1 << 20
 )
@@ -27,7 +27,7 @@ func (c *conn) getLimit() int {
 	return min(maxBatch, max(1, batchBytes/c.expect))
 }
 
-// learn moves the estimate: up at once, down slowly.
+// learn moves the estimate: up at once, down by halves.
 func (c *conn) learn(bytes, values int) {
 	if values == 0 {
 		return
@@ -35,7 +35,7 @@ func (c *conn) learn(bytes, values int) {
 	if mean := bytes / values; mean >= c.expect {
 		c.expect = mean
 	} else {
-		c.expect = max((3*c.expect+mean)/4, batchBytes/maxBatch)
+		c.expect = max((c.expect+mean)/2, batchBytes/maxBatch)
 	}
 }
 
