@@ -22,11 +22,18 @@ const (
 // DrainTimeout plus the Store's request timeout. It returns nil then, or the error that made
 // accepting impossible. Serve may be called once for each of several listeners.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
-	stop := context.AfterFunc(ctx, func() { ln.Close() })
-	defer stop()
-	defer ln.Close()
+	closed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		ln.Close()
+		close(closed)
+	})
 	l := &listening{server: s}
 	err := l.accept(ctx, ln)
+	if stop() {
+		ln.Close()
+	} else {
+		<-closed // the port is free when Serve returns
+	}
 	l.drain()
 	return err
 }
