@@ -1,0 +1,79 @@
+package membership
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"kai/node/ring"
+)
+
+// meta is what a node gossips about itself, in at most 512 bytes (memberlist's limit). The slot is
+// not in it: it is the node's index in the founding, which all nodes have.
+type meta struct {
+	Boot      uint64
+	Settings  settings
+	Expect    int
+	ClusterID string // empty before founding
+	Zone      string
+	PeerAddr  string
+	AdminAddr string
+	Version   string
+}
+
+const (
+	metaVersion = 1
+	maxText     = 255 // bytes of a text in meta
+)
+
+var errMeta = errors.New("gossiped node data is malformed")
+
+// appendMeta encodes: version byte; N, R, W a byte each; then uvarints boot, partitions, vnodes,
+// expect; then texts, each with its length before it. Later builds may append fields.
+func appendMeta(b []byte, m meta) []byte {
+	b = append(b, metaVersion, byte(m.Settings.Quorum.N), byte(m.Settings.Quorum.R), byte(m.Settings.Quorum.W))
+	for _, n := range []uint64{m.Boot, uint64(m.Settings.Partitions), uint64(m.Settings.VNodes), uint64(m.Expect)} {
+		b = binary.AppendUvarint(b, n)
+	}
+	for _, s := range []string{m.ClusterID, m.Zone, m.PeerAddr, m.AdminAddr, m.Version} {
+		b = binary.AppendUvarint(b, uint64(len(s)))
+		b = append(b, s...)
+	}
+	return b
+}
+
+// parseMeta decodes; it ignores fields appended by later builds.
+func parseMeta(b []byte) (meta, error) {
+	var m meta
+	if len(b) < 4 {
+		return m, errMeta
+	}
+	if b[0] != metaVersion {
+		return m, fmt.Errorf("gossiped node data has format %d, this build reads %d", b[0], metaVersion)
+	}
+	m.Settings.Quorum = ring.Quorum{N: int(b[1]), R: int(b[2]), W: int(b[3])}
+	b = b[4:]
+	var partitions, vnodes, expect uint64
+	for _, n := range []*uint64{&m.Boot, &partitions, &vnodes, &expect} {
+		v, size := binary.Uvarint(b)
+		if size <= 0 {
+			return meta{}, errMeta
+		}
+		*n, b = v, b[size:]
+	}
+	if partitions > ring.MaxPartitions || vnodes > maxVNodes || expect > maxExpect {
+		return meta{}, errMeta
+	}
+	m.Settings.Partitions, m.Settings.VNodes, m.Expect = int(partitions), int(vnodes), int(expect)
+	for _, s := range []*string{&m.ClusterID, &m.Zone, &m.PeerAddr, &m.AdminAddr, &m.Version} {
+		n, size := binary.Uvarint(b)
+		if size <= 0 || n > maxText || n > uint64(len(b)-size) {
+			return meta{}, errMeta
+		}
+		*s, b = string(b[size:size+int(n)]), b[size+int(n):]
+	}
+	if m.ClusterID != "" && !isHex(m.ClusterID, len(clusterIDOfFullLength)) {
+		return meta{}, errMeta
+	}
+	return m, nil
+}
