@@ -114,7 +114,7 @@ func TestServeForBenchmark(t *testing.T) {
 	if os.Getenv(serveFor) == "" {
 		t.Skip("only as a process of BenchmarkLoopback")
 	}
-	_, addr := start(t, Options{Store: trivial{bytes.Repeat([]byte("v"), 100)}, MaxConnections: 20_000})
+	_, addr := start(t, Options{Store: trivial{bytes.Repeat([]byte("v"), 100)}, Version: os.Getenv(serveFor + "_V"), MaxConnections: 20_000})
 	fmt.Println(addr)
 	if out := os.Getenv(serveFor); out != "1" {
 		f, _ := os.Create(out)

@@ -21,6 +21,7 @@ type conn struct {
 	totals  *shard
 	counts  [numCounters]uint64 // since the last add to totals
 	vec     [2][]byte           // for writev
+	bufs    net.Buffers         // vec, as writev consumes it
 
 	*work // nil while idle
 
@@ -34,6 +35,7 @@ type conn struct {
 	// expect estimates the bytes of a value that a get will return: see getLimit.
 	expect int
 	gets   int // keys that the batch looks up
+	held   int // bytes of values that the last batch returned
 	// started: the first byte has been looked at. closing: answer, then close.
 	started, closing bool
 }
@@ -61,6 +63,7 @@ func (c *conn) serve() {
 			if !c.flush() || c.closing {
 				return
 			}
+			c.letGo()
 		}
 		if !c.read() {
 			return
@@ -89,9 +92,18 @@ func (c *conn) execute() bool {
 	return ok
 }
 
+// letGo releases large values before the connection waits: an idle client must not pin them.
+func (c *conn) letGo() {
+	if c.held >= direct {
+		c.session.Execute(nil, nil)
+	}
+	c.held = 0
+}
+
 // flush writes the reply buffer. It reports false when the client is gone.
 func (c *conn) flush() bool {
 	if len(c.out) == 0 {
+		c.addCounts()
 		return true
 	}
 	ok := c.write(c.out)
@@ -109,9 +121,9 @@ func (c *conn) write(b []byte) bool {
 // writeWith writes the reply buffer and v behind it, without copying v.
 func (c *conn) writeWith(v []byte) bool {
 	c.vec = [2][]byte{c.out, v}
-	bufs := net.Buffers(c.vec[:])
-	n, err := bufs.WriteTo(c.nc)
-	c.vec = [2][]byte{}
+	c.bufs = c.vec[:]
+	n, err := c.bufs.WriteTo(c.nc)
+	c.vec, c.bufs = [2][]byte{}, nil
 	c.out = c.out[:0]
 	c.counts[bytesWritten] += uint64(n)
 	return err == nil

@@ -39,6 +39,20 @@ const (
 	numCounters
 )
 
+// counterNames are those of stats.
+var counterNames = [numCounters]string{
+	totalConnections: "total_connections", rejectedConnections: "rejected_connections",
+	cmdGet: "cmd_get", cmdSet: "cmd_set", cmdFlush: "cmd_flush", cmdTouch: "cmd_touch",
+	getHits: "get_hits", getMisses: "get_misses",
+	deleteMisses: "delete_misses", deleteHits: "delete_hits",
+	incrMisses: "incr_misses", incrHits: "incr_hits", decrMisses: "decr_misses", decrHits: "decr_hits",
+	casMisses: "cas_misses", casHits: "cas_hits", casBadval: "cas_badval",
+	touchHits: "touch_hits", touchMisses: "touch_misses",
+	storeTooLarge: "store_too_large", bytesRead: "bytes_read", bytesWritten: "bytes_written",
+	getErrors: "kai_get_errors", outcomeUnavailable: "kai_unavailable",
+	outcomeUnknown: "kai_outcome_unknown", outcomeCorrupt: "kai_corrupt",
+}
+
 // shard holds the totals of some of the connections. A connection counts in plain integers and adds
 // them here when it writes, so the hot path shares no cache line with more than its shard's siblings.
 type shard struct {
@@ -54,6 +68,22 @@ func (c *conn) addCounts() {
 			c.counts[i] = 0
 		}
 	}
+}
+
+// Counters emits what the server has counted since it was made, under the names of stats. It never
+// goes back, not even with stats reset, and lags behind by what connections have not added yet: at
+// most one batch each. It may be called at any time, by anyone.
+func (s *Server) Counters(emit func(name string, n uint64)) {
+	for k, name := range counterNames {
+		emit(name, s.total(counter(k)))
+	}
+}
+
+// Connections is the number of open connections.
+func (s *Server) Connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
 }
 
 func (s *Server) total(k counter) (sum uint64) {

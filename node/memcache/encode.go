@@ -51,6 +51,7 @@ func (c *conn) encode(results []record.Result) bool {
 			return false
 		}
 	}
+	c.held = size
 	c.learn(size, values)
 	return true
 }

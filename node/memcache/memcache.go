@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"kai/node/record"
@@ -30,6 +31,9 @@ type Session interface {
 	//
 	// Op.Key and Op.Value stay valid until Execute returns, and not longer. Result.Value must stay
 	// valid until the next Execute or Close. results arrive zeroed.
+	//
+	// Execute without ops returns at once: it tells that the values of the last results are done
+	// with. A connection calls it so before it waits for its client, if those values were large.
 	Execute(ops []record.Op, results []record.Result)
 	// Close releases what the session holds.
 	Close()
@@ -51,7 +55,8 @@ type Options struct {
 	Store Store
 	// Admin may be nil: no further statistics, and flush_all fails.
 	Admin Admin
-	// Version is what version and stats tell, for example "1.6.27-kai".
+	// Version is what version and stats tell. It must begin with three numbers, of which the first is
+	// not 0, or libmemcached refuses to talk on; "" means "1.6.27-kai".
 	Version string
 	// MaxValueBytes bounds a value; 0 means 1 MiB. Larger values are read and thrown away.
 	MaxValueBytes int
@@ -62,7 +67,8 @@ type Options struct {
 	// FlushAll allows flush_all (KAI_FLUSH_ALL).
 	FlushAll bool
 	// DrainTimeout bounds how long Serve waits, once its context has ended, for clients that do not
-	// take their answers; 0 means 5 s.
+	// take their answers; 0 means 5 s. It should exceed the Store's request timeout, or answers to
+	// requests in flight may come too late to be sent.
 	DrainTimeout time.Duration
 	// Logger may be nil: no logs. Keys and values are never logged.
 	Logger *slog.Logger
@@ -72,7 +78,7 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	if o.Version == "" {
-		o.Version = "unknown"
+		o.Version = "1.6.27-kai"
 	}
 	if o.MaxValueBytes <= 0 {
 		o.MaxValueBytes = 1 << 20
@@ -98,11 +104,12 @@ type Server struct {
 	started time.Time
 	buffers bufferPool
 	totals  []shard // counters, sharded by connection
+	// resetAt is what the totals were at the last stats reset.
+	resetAt [numCounters]atomic.Uint64
 
-	mu      sync.Mutex
-	conns   map[*conn]struct{}
-	serial  int // numbers connections, to spread them over the shards
-	drained bool
+	mu     sync.Mutex
+	conns  map[*conn]struct{}
+	serial int // numbers connections, to spread them over the shards
 }
 
 // NewServer makes a server; it starts nothing.

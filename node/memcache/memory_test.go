@@ -145,6 +145,25 @@ func TestSlowReaders(t *testing.T) {
 	}
 }
 
+// TestIdleReleasesValues: the Store is told when large values have been sent, and only then.
+func TestIdleReleasesValues(t *testing.T) {
+	h := &holding{value: make([]byte, 1<<20), held: map[*holdingSession]int{}, calls: map[*holdingSession]int{}}
+	h.moved = sync.NewCond(&h.mu)
+	_, addr := start(t, Options{Store: h})
+	nc := dial(t, addr)
+	io.WriteString(nc, "get k\r\n")
+	if _, err := io.CopyN(io.Discard, nc, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for s := range h.held {
+		for h.held[s] > 0 {
+			h.moved.Wait()
+		}
+	}
+}
+
 // TestUploadsGrowWithBytes: an announced length costs nothing until the bytes arrive.
 func TestUploadsGrowWithBytes(t *testing.T) {
 	c := loop(1)

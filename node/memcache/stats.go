@@ -68,12 +68,10 @@ func (c *conn) stat(name, value string) {
 	c.out = append(c.out, "\r\n"...)
 }
 
-// reset zeroes what counts events; what counts the present (curr_connections) stays.
+// reset makes what counts events start from 0 again, for stats: Counters goes on.
 func (s *Server) reset() {
-	for i := range s.totals {
-		for k := range s.totals[i].n {
-			s.totals[i].n[k].Store(0)
-		}
+	for k := range s.resetAt {
+		s.resetAt[k].Store(s.total(counter(k)))
 	}
 }
 
@@ -118,29 +116,10 @@ func (s *Server) own(emit func(name, value string)) {
 		emit("rusage_user", seconds(use.Utime))
 		emit("rusage_system", seconds(use.Stime))
 	}
-	s.mu.Lock()
-	open := len(s.conns)
-	s.mu.Unlock()
 	number("max_connections", uint64(s.opt.MaxConnections))
-	number("curr_connections", uint64(open))
-	for _, k := range [...]struct {
-		name string
-		counter
-	}{
-		{"total_connections", totalConnections}, {"rejected_connections", rejectedConnections},
-		{"cmd_get", cmdGet}, {"cmd_set", cmdSet}, {"cmd_flush", cmdFlush}, {"cmd_touch", cmdTouch},
-		{"get_hits", getHits}, {"get_misses", getMisses},
-		{"delete_misses", deleteMisses}, {"delete_hits", deleteHits},
-		{"incr_misses", incrMisses}, {"incr_hits", incrHits},
-		{"decr_misses", decrMisses}, {"decr_hits", decrHits},
-		{"cas_misses", casMisses}, {"cas_hits", casHits}, {"cas_badval", casBadval},
-		{"touch_hits", touchHits}, {"touch_misses", touchMisses},
-		{"store_too_large", storeTooLarge},
-		{"bytes_read", bytesRead}, {"bytes_written", bytesWritten},
-		{"kai_get_errors", getErrors}, {"kai_unavailable", outcomeUnavailable},
-		{"kai_outcome_unknown", outcomeUnknown}, {"kai_corrupt", outcomeCorrupt},
-	} {
-		number(k.name, s.total(k.counter))
+	number("curr_connections", uint64(s.Connections()))
+	for k, name := range counterNames {
+		number(name, s.total(counter(k))-s.resetAt[k].Load())
 	}
 	number("limit_maxbytes", math.MaxInt64) // bounded by the disk: a store refuses, it does not evict
 	number("accepting_conns", 1)
