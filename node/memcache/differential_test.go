@@ -188,24 +188,30 @@ func TestRandomSameAsMemcached(t *testing.T) {
 func conversation(rnd *rand.Rand, round int) string {
 	var b strings.Builder
 	pick := func(of ...string) string { return of[rnd.IntN(len(of))] }
-	key := func() string { return fmt.Sprintf("r%d-%d", round, rnd.IntN(4)) }
+	text := func() string { return fmt.Sprintf("t%d-%d", round, rnd.IntN(3)) }
+	counter := func() string { return fmt.Sprintf("c%d-%d", round, rnd.IntN(3)) }
+	key := func() string { return pick(text(), counter()) }
 	quiet := func() string { return pick("", "", "", " noreply", " no") }
 	number := func() string { return pick("0", "1", "7", "12", "4096", "18446744073709551615", "-1", "x", "1 ", "") }
 	for range 1 + rnd.IntN(40) {
 		switch rnd.IntN(9) {
 		case 0, 1, 2:
-			// Not longer: record counts a number of at most 20 bytes with its padding, memcached of any.
-			v := pick("1", "99", "", "9999999999", "abc", "a\r\nb", "\x01\xff", strings.Repeat("z", rnd.IntN(5000)))
+			// Text is never joined with a number: incr of the padded number would be a deviation.
+			at, verb := text(), pick("set", "set", "add", "replace", "append", "prepend", "cas")
+			v := pick("", "abc", "a\r\nb", "\x01\xff", strings.Repeat("z", rnd.IntN(5000)))
+			if rnd.IntN(2) == 0 {
+				at, verb = counter(), pick("set", "set", "add", "replace", "cas")
+				v = pick("1", "99", "18446744073709551615", "x", "-1", "")
+			}
 			n := len(v)
 			if rnd.IntN(10) == 0 {
 				n += rnd.IntN(5) - 2 // a bad data chunk, now and then
 			}
-			verb := pick("set", "set", "add", "replace", "append", "prepend", "cas")
 			cas := ""
 			if verb == "cas" {
 				cas = " 999999999"
 			}
-			fmt.Fprintf(&b, "%s %s %d %s %d%s%s\r\n%s\r\n", verb, key(), rnd.Uint32(), pick("0", "0", "100", "-1"), n, cas, quiet(), v)
+			fmt.Fprintf(&b, "%s %s %d %s %d%s%s\r\n%s\r\n", verb, at, rnd.Uint32(), pick("0", "0", "100", "-1"), n, cas, quiet(), v)
 		case 3, 4:
 			fmt.Fprintf(&b, "%s %s%s\r\n", pick("get", "gets", "gat 0", "gats 100", "get ", "gat"), key(), pick("", " "+key(), "  "+key()+" "))
 		case 5:
