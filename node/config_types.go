@@ -87,6 +87,16 @@ func (b Bytes) String() string {
 	return strconv.FormatInt(int64(b), 10)
 }
 
+// Round is for people: one decimal of the largest binary unit that b fills.
+func (b Bytes) Round() string {
+	for _, u := range byteUnits[:4] {
+		if int64(b) >= u.size {
+			return strconv.FormatFloat(float64(b)/float64(u.size), 'f', 1, 64) + u.suffix
+		}
+	}
+	return strconv.FormatInt(int64(b), 10) + "B"
+}
+
 // UnmarshalText accepts a whole number of bytes, or of KiB, MiB, GiB, TiB (powers of 1024) or KB,
 // MB, GB, TB (powers of 1000), in any case, with or without a space.
 func (b *Bytes) UnmarshalText(text []byte) error {

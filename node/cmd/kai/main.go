@@ -1,0 +1,65 @@
+// Command kai runs a Kai node, and asks nodes how they are. Run kai --help.
+package main
+
+import (
+	"context"
+	"io"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"kai/node"
+)
+
+// version of the build; the Makefile and the Dockerfile set it.
+var version = "dev"
+
+func main() {
+	ctx, cancel := context.WithCancel(context.Background())
+	go stopOnSignal(cancel)
+	a := app{
+		stdout: os.Stdout, stderr: os.Stderr, environ: environ(os.Environ()), version: version,
+		terminal: isTerminal(os.Stdout), run: run, interfaces: node.InterfaceAddrs,
+	}
+	os.Exit(a.main(ctx, os.Args[1:]))
+}
+
+// app is the command with everything it touches, so that tests can hold it.
+type app struct {
+	stdout, stderr io.Writer
+	environ        map[string]string
+	version        string
+	terminal       bool // stdout is one
+	run            func(context.Context, node.Config, node.Options) error
+	interfaces     func() ([]netip.Addr, error)
+}
+
+// stopOnSignal cancels at the first SIGINT or SIGTERM and ends the process at the second, with the
+// code a shell gives for a process ended by that signal.
+func stopOnSignal(cancel func()) {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	<-signals
+	cancel()
+	if s, ok := (<-signals).(syscall.Signal); ok {
+		os.Exit(128 + int(s))
+	}
+	os.Exit(exitFailure)
+}
+
+func environ(list []string) map[string]string {
+	m := make(map[string]string, len(list))
+	for _, one := range list {
+		if name, value, ok := strings.Cut(one, "="); ok {
+			m[name] = value
+		}
+	}
+	return m
+}
+
+func isTerminal(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}

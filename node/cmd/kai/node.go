@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"kai/node"
+	"kai/telemetry"
+)
+
+// telemetryStop bounds how long telemetry may take to flush once the node has stopped.
+const telemetryStop = 3 * time.Second
+
+func (a app) nodeCommand() *cobra.Command {
+	var hints bool
+	cmd := &cobra.Command{
+		Use:   "node",
+		Short: "Run a node until SIGINT or SIGTERM (the default command)",
+		Long: `Run a node until SIGINT or SIGTERM; a second one ends it at once, which loses
+nothing that was acknowledged. Logs go to stderr.
+
+The node serves clients once it belongs to a founded cluster: at once when
+KAI_BOOTSTRAP_EXPECT is 1, otherwise when that many nodes have found each other
+through KAI_DISCOVERY. "kai healthcheck --wait 1m" waits for it.`,
+		Example: `  # one node
+  kai node
+
+  # the first of three nodes on one machine
+  KAI_BOOTSTRAP_EXPECT=3 KAI_DATA_DIR=./n1 \
+    KAI_DISCOVERY=static:127.0.0.1:11213,127.0.0.1:11223,127.0.0.1:11233 kai node`,
+		Args: cobra.NoArgs,
+	}
+	cmd.Flags().BoolVar(&hints, "hints", a.terminal, "print how to try the node once it serves (default: on a terminal)")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := a.config()
+		if err != nil {
+			return err
+		}
+		return a.runNode(cmd.Context(), c, hints)
+	}
+	return cmd
+}
+
+// runNode runs a node and telemetry around it.
+func (a app) runNode(ctx context.Context, c node.Config, hints bool) error {
+	logger := telemetry.NewLogger(a.stderr, telemetry.LogOptions{Text: c.LogFormat == node.LogText, Level: c.LogLevel})
+	shutdown, err := telemetry.Start(ctx, telemetry.Options{
+		Service: "kai", Version: a.version, Logger: logger, Getenv: func(name string) string { return a.environ[name] },
+	})
+	if err != nil {
+		return failed{exitFailure, err}
+	}
+	ready := func() {}
+	if hints {
+		ready = func() { _, _ = fmt.Fprint(a.stdout, howToTry(c)) }
+	}
+	err = a.run(ctx, c, node.Options{Logger: logger, Version: a.version, Ready: ready})
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), telemetryStop)
+	defer cancel()
+	if err = errors.Join(err, shutdown(stop)); err != nil {
+		return failed{exitFailure, err}
+	}
+	return nil
+}
+
+// howToTry is what a newcomer may paste.
+func howToTry(c node.Config) string {
+	host, port, err := net.SplitHostPort(c.Listen.Dial())
+	if err != nil { // a ListenAddr always splits
+		return ""
+	}
+	return fmt.Sprintf(`
+Kai serves memcache clients on %[1]s. Try, in another terminal:
+
+  printf 'set greeting 0 0 5\r\nhello\r\nget greeting\r\nquit\r\n' | nc %[2]s %[3]s
+
+  the console:  http://%[4]s/
+  its health:   curl http://%[4]s/readyz
+  to stop:      Ctrl-C
+
+`, c.Listen, host, port, c.AdminListen.Dial())
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"kai/node"
+	"kai/node/console"
+)
+
+func (a app) statusCommand() *cobra.Command {
+	var q ask
+	var o output
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show the cluster as a node sees it",
+		Long: `Show the cluster as one node sees it: nodes, zones, partitions, under-replication,
+versions, and that node's store and links. Asks the node's admin listener. Exits
+with 0 when the node answers, ready or not; "kai healthcheck" tells those apart.`,
+		Example: `  kai status
+  kai status --admin 10.0.0.5:11214
+  kai status -o json | jq '.nodes[] | select(.alive | not) | .id'`,
+		Args: cobra.NoArgs,
+	}
+	q.addTo(cmd, 5*time.Second)
+	o.addTo(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		client, err := a.client(q)
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), q.timeout)
+		defer cancel()
+		status, err := client.Status(ctx)
+		if err != nil {
+			return unanswered(err)
+		}
+		if o.format == formatJSON {
+			return printJSON(a.stdout, status)
+		}
+		a.printStatus(status, time.Now())
+		return nil
+	}
+	return cmd
+}
+
+func (a app) printStatus(s console.Status, now time.Time) {
+	p := a.printer()
+	c := s.Cluster
+	readiness := p.good("ready")
+	if !s.Ready {
+		readiness = p.bad("not ready: " + strings.Join(s.Reasons, "; "))
+	}
+	p.facts([][2]string{
+		{"node", fmt.Sprintf("%s, %s, version %s, up %s", s.NodeID, readiness, s.Version, now.Sub(s.Started).Round(time.Second))},
+		{"cluster", fmt.Sprintf("%s, %s, id %s", c.Name, c.Founding, orDash(c.ID))},
+		{"quorum", fmt.Sprintf("%s (N:R:W), %d partitions, %d vnodes a node", c.Quorum, c.Partitions, c.VNodes)},
+		{"under-replicated", p.underReplicated(s.UnderReplicated)},
+		{"store", storeLine(s.Store, p)},
+	})
+	rows := [][]string{{"NODE", "STATE", "ZONE", "SLOT", "PARTITIONS", "FAVOURED", "PEER ADDRESS", "LINK", "VERSION", "BOOT"}}
+	for _, n := range s.Nodes {
+		state := p.bad("dead")
+		if n.Alive {
+			state = p.good("alive")
+		}
+		rows = append(rows, []string{n.ID, state, orDash(n.Zone), fmt.Sprint(n.Slot), fmt.Sprint(n.Partitions), fmt.Sprint(n.Favoured),
+			n.PeerAddr, p.link(s, n.ID), n.Version, fmt.Sprint(n.Boot)})
+	}
+	p.line("")
+	p.table(rows)
+}
+
+func (p printer) underReplicated(u console.UnderReplicated) string {
+	if u.Partitions == 0 {
+		return p.good("no partition")
+	}
+	return p.bad(fmt.Sprintf("%d partitions: %s", u.Partitions, u.Reason))
+}
+
+// link says how the answering node is linked to another.
+func (p printer) link(s console.Status, id string) string {
+	if id == s.NodeID {
+		return "this"
+	}
+	for _, l := range s.Links {
+		if l.Node == id {
+			if l.Up {
+				return p.good("up")
+			}
+			return p.bad("down")
+		}
+	}
+	return orDash("")
+}
+
+func storeLine(s console.Store, p printer) string {
+	line := fmt.Sprintf("durability %s, %d records, %s on disk, cache %s", s.Durability, s.Records, node.Bytes(s.DiskBytes).Round(), node.Bytes(s.CacheBytes).Round())
+	if asked := s.CacheHits + s.CacheMisses; asked > 0 {
+		line += fmt.Sprintf(" with %.1f %% hits", 100*float64(s.CacheHits)/float64(asked))
+	}
+	if s.Fault != "" {
+		line += ", " + p.bad(s.Fault)
+	}
+	return line
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "–"
+	}
+	return s
+}
