@@ -1,0 +1,16 @@
+//go:build !linux
+
+package main
+
+import (
+	"syscall"
+	"time"
+)
+
+func ownCPU() time.Duration { return 0 }
+
+func preciseSleep() {}
+
+func sleep(d time.Duration) { time.Sleep(d) }
+
+func childAttributes() *syscall.SysProcAttr { return nil }

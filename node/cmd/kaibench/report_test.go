@@ -1,0 +1,74 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+func cell(system string, round, depth int, rate, ops, p99 float64) Cell {
+	return Cell{System: system, Round: round, Depth: depth, Rate: rate, Result: Result{OpsPerSecond: ops, Get: Latency{Count: 1, P99: p99}}}
+}
+
+// TestReport checks that ratios are taken within a round, and thresholds at their edges.
+func TestReport(t *testing.T) {
+	r := &report{Rounds: 3, Cells: []Cell{
+		// The machine got slower from round to round: the medians alone would give 100/200.
+		cell(memcachedName, 0, 1, 0, 400, 1), cell("kai-1-always", 0, 1, 0, 360, 1), cell("kai-3-always", 0, 1, 0, 100, 1),
+		cell(memcachedName, 1, 1, 0, 200, 1), cell("kai-1-always", 1, 1, 0, 180, 1), cell("kai-3-always", 1, 1, 0, 80, 1),
+		cell(memcachedName, 2, 1, 0, 100, 1), cell("kai-1-always", 2, 1, 0, 90, 1), cell("kai-3-always", 2, 1, 0, 30, 1),
+		cell(memcachedName, 0, 0, 100, 100, 10), cell("kai-1-always", 0, 0, 100, 100, 99), cell("kai-3-always", 0, 0, 100, 100, 15),
+	}}
+	r.sum()
+	want := map[string]float64{"kai-1-always": 0.9, "kai-3-always": 0.3}
+	for _, w := range r.Rows {
+		if ratio := want[w.System]; w.Column == "depth 1" && ratio > 0 && w.Ratio != ratio {
+			t.Errorf("%s: ratio %v, want %v", w.System, w.Ratio, ratio)
+		}
+	}
+	if len(r.Checks) != 3 {
+		t.Fatalf("checks: %v", r.Checks)
+	}
+	for i, passed := range []bool{true, false, true} {
+		if r.Checks[i].Passed != passed {
+			t.Errorf("%v", r.Checks[i])
+		}
+	}
+	if err := r.verdict(); err == nil || !strings.Contains(err.Error(), "1 of 3") {
+		t.Errorf("verdict: %v", err)
+	}
+	var out strings.Builder
+	r.table(&out)
+	for _, part := range []string{"DEPTH 1", "OPEN 100/S", "MISS  kai-3-always"} {
+		if !strings.Contains(out.String(), part) {
+			t.Errorf("no %q in\n%s", part, &out)
+		}
+	}
+}
+
+// TestReportAlone: without memcached there is nothing to take a ratio to, and -check must say so.
+func TestReportAlone(t *testing.T) {
+	r := &report{Cells: []Cell{cell("kai-1-always", 0, 1, 0, 360, 1)}}
+	r.sum()
+	if r.Rows[0].Ratio != 0 || len(r.Checks) != 0 || r.verdict() == nil {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestCompare measures memcached with the whole machinery of compare.
+func TestCompare(t *testing.T) {
+	if why := missing(memcachedName, ""); why != "" {
+		t.Skip("SKIPPED:", why)
+	}
+	dir := t.TempDir()
+	var out, note strings.Builder
+	code := command(t.Context(), []string{"compare", "-systems", "memcached", "-dir", dir, "-rounds", "1",
+		"-duration", "50ms", "-warmup", "0", "-keys", "100", "-conns", "2", "-shares", "10"}, &out, &note)
+	if code != exitOK {
+		t.Fatalf("exit %d:\n%s", code, &note)
+	}
+	for _, part := range []string{"DEPTH 1\n", "DEPTH 16\n", "OPEN ", "cores"} {
+		if !strings.Contains(out.String(), part) {
+			t.Errorf("no %q in\n%s", part, &out)
+		}
+	}
+}
