@@ -19,8 +19,9 @@ type disk struct {
 	mu    sync.Mutex
 	state FoundingState
 	boot  uint64
-	// fail, if set, is asked before each save.
+	// fail, if set, is asked at each save: before it is durable, or after with late.
 	fail func() error
+	late bool
 }
 
 func (d *disk) Load() (FoundingState, error) {
@@ -32,13 +33,17 @@ func (d *disk) Load() (FoundingState, error) {
 func (d *disk) Save(s FoundingState) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.fail != nil {
-		if err := d.fail(); err != nil {
-			return err
-		}
+	if d.fail == nil {
+		d.state = s
+		return nil
 	}
-	d.state = s
-	return nil
+	late := d.late
+	d.late = false
+	err := d.fail()
+	if err == nil || late {
+		d.state = s
+	}
+	return err
 }
 
 // logs collects log lines.

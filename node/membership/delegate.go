@@ -121,6 +121,10 @@ func (d delegate) NotifyLeave(node *memberlist.Node) {
 	d.m.log.Info("node dead or left", "node", node.Name, "addr", node.Address(), "left", node.State == memberlist.StateLeft)
 }
 
+// newcomer is how young a process is that ends when it finds its twin; an older one only complains,
+// so that a copy of its data directory, started by mistake, cannot end it.
+const newcomer = time.Minute
+
 // NotifyConflict is one id at two addresses. Mostly a node has restarted at a new address before
 // gossip has noticed the death of its old process: the new one is joined as soon as it does.
 func (d delegate) NotifyConflict(existing, other *memberlist.Node) {
@@ -131,7 +135,7 @@ func (d delegate) NotifyConflict(existing, other *memberlist.Node) {
 	}
 	id := ring.NodeID(other.Name)
 	switch {
-	case is.Boot == was.Boot && id == d.m.options.Self.ID:
+	case is.Boot == was.Boot && id == d.m.options.Self.ID && time.Since(d.m.born) < newcomer:
 		d.m.fail(fmt.Errorf("membership: another process, at %s, runs with the id %s and boot count %d of this node: its data directory is a copy; give one of them an empty data directory", other.Address(), id, was.Boot))
 	case is.Boot == was.Boot:
 		d.m.complain(id, other.Address(), fmt.Errorf("two processes have the same id and boot count, the other at %s: a copied data directory", existing.Address()))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,7 +23,7 @@ const (
 // discover looks for peers until ctx ends. Every address found that is not a live peer's is
 // joined: that is what heals a partition, because gossip forgets the dead after 30 s.
 func (m *Membership) discover(ctx context.Context) {
-	var last []string // the last good answer
+	var last []string // the last good answer, and what has been found since it
 	met, round, backoff := false, 0, 1
 	for {
 		found, err := m.find(ctx)
@@ -33,9 +34,11 @@ func (m *Membership) discover(ctx context.Context) {
 		} else {
 			backoff = 1
 		}
-		if err == nil || len(found) > 0 {
-			last = found
+		if err != nil { // what was found counts, and what was not may be there all the same
+			found = append(found, last...)
 		}
+		slices.Sort(found)
+		last = slices.Compact(found)
 		answered := m.joinAll(ctx, last)
 		if ctx.Err() != nil {
 			return
@@ -74,7 +77,8 @@ func (m *Membership) find(ctx context.Context) ([]string, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.options.Timing.Find)
 	defer cancel()
-	return m.options.Find(ctx)
+	found, err := m.options.Find(ctx)
+	return slices.Clone(found), err
 }
 
 // joinAll joins what is not joined yet, and reports whether all addresses answered.

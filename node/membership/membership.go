@@ -33,6 +33,7 @@ type Membership struct {
 	wake   chan struct{} // discovery should look at once; room for one
 	failed chan error    // the first final error; room for one
 	ran    atomic.Bool
+	born   time.Time
 	list   *memberlist.Memberlist
 	nudge  chan struct{} // tick at once; room for one
 	search atomic.Bool   // every seed has been asked
@@ -75,7 +76,7 @@ func New(o Options) (*Membership, error) {
 		return nil, err
 	}
 	m := &Membership{
-		options: o, log: o.Logger, members: newMembers(), genesis: g, whenDone: make(chan struct{}),
+		options: o, log: o.Logger, born: time.Now(), members: newMembers(), genesis: g, whenDone: make(chan struct{}),
 		inbox: make(chan []byte, queueLen), outbox: make(chan func(), queueLen), wake: make(chan struct{}, 1),
 		nudge: make(chan struct{}, 1), failed: make(chan error, 1), spoken: map[string]time.Time{},
 	}
