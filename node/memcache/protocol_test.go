@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"kai/node/record"
 )
@@ -133,9 +134,10 @@ func TestBatches(t *testing.T) {
 
 func TestGeneralStats(t *testing.T) {
 	_, addr := start(t, permissive(newModel()))
-	got := talk(t, addr, "set a 0 0 1\r\n1\r\nget a b\r\nincr a 1\r\nincr b 1\r\ndelete b\r\ntouch a 0\r\ncas a 0 0 1 99\r\n1\r\nstats\r\n")
+	// More than one batch before stats: counts must not be added twice.
+	got := talk(t, addr, strings.Repeat("verbosity 1\r\nincr c 1\r\n", 1000)+"set a 0 0 1\r\n1\r\nget a b\r\nincr a 1\r\nincr b 1\r\ndelete b\r\ntouch a 0\r\ncas a 0 0 1 99\r\n1\r\nstats\r\n")
 	for _, want := range []string{
-		"cmd_get 2", "cmd_set 2", "get_hits 1", "get_misses 1", "incr_hits 1", "incr_misses 1", "delete_misses 1",
+		"cmd_get 2", "cmd_set 2", "get_hits 1", "get_misses 1", "incr_hits 1", "incr_misses 1001", "delete_misses 1",
 		"cmd_touch 1", "touch_hits 1", "cas_badval 1", "curr_connections 1", "total_connections 1", "pointer_size 64",
 		"version 1.6.27-kai", "curr_items 7", "kai_node 0123456789abcdef", "evictions 0", "rejected_connections 0",
 	} {
@@ -145,5 +147,46 @@ func TestGeneralStats(t *testing.T) {
 	}
 	if got := talk(t, addr, "stats reset\r\nstats\r\n"); !strings.Contains(got, "RESET\r\n") || !strings.Contains(got, "STAT cmd_get 0\r\n") {
 		t.Errorf("after reset: %q", got)
+	}
+}
+
+// TestExpiry: exptimes become absolute (protocol.txt, "Expiration times").
+func TestExpiry(t *testing.T) {
+	const now, month = 1_800_000_000, 60 * 60 * 24 * 30
+	c := newConn(NewServer(Options{Expiration: true, Now: func() time.Time { return time.Unix(now, 999_999_999) }}), nil)
+	for word, want := range map[string]uint32{
+		"0": 0, "-0": 0, "1": now + 1, "2592000": now + month, "2592001": 1, "-1": 1, "-99999999999": 1,
+		"1799999999": 1, "1800000000": 1, "1800000001": now + 1, "2147483648": 1 << 31, "4294967295": 1<<32 - 1,
+	} {
+		if at, fault := c.expiry([]byte(word), "malformed"); at != want || fault != "" {
+			t.Errorf("%s: %d %q, want %d", word, at, fault, want)
+		}
+	}
+	for _, word := range []string{"", "x", "1x", "4294967296", "99999999999999999999"} {
+		if at, fault := c.expiry([]byte(word), "malformed"); at != 0 || fault != "malformed" {
+			t.Errorf("%s: %d %q", word, at, fault)
+		}
+	}
+	c.server.opt.Expiration = false
+	for word, want := range map[string]string{"0": "", "1": lineNoExpiry, "-1": lineNoExpiry, "x": "malformed"} {
+		if at, fault := c.expiry([]byte(word), "malformed"); at != 0 || fault != want {
+			t.Errorf("without expiration %s: %d %q", word, at, fault)
+		}
+	}
+}
+
+// TestBatchIsCleared: an idle connection, and a pooled batch, hold nothing of the Store's or a client's.
+func TestBatchIsCleared(t *testing.T) {
+	c := loop(100)
+	c.feed([]byte("set a 0 0 1\r\n1\r\nget a b c\r\n"))
+	for _, res := range c.results {
+		if res.Value != nil || res.Status != record.NoStatus {
+			t.Errorf("result left behind: %v", res.Status)
+		}
+	}
+	for _, op := range c.ops[:cap(c.ops)] {
+		if op.Key != nil || op.Value != nil {
+			t.Errorf("operation left behind: %v", op.Kind)
+		}
 	}
 }
