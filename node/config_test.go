@@ -56,7 +56,7 @@ func TestLoadReadsEveryVariable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Listen.String() != "[::]:1" || c.PeerListen.String() != "0.0.0.0:2" || c.GossipListen.String() != "[::1]:3" || c.AdminListen.String() != "127.0.0.1:4" {
+	if c.Listen.String() != "0.0.0.0:1" || c.PeerListen.String() != "0.0.0.0:2" || c.GossipListen.String() != "[::1]:3" || c.AdminListen.String() != "127.0.0.1:4" {
 		t.Errorf("listeners %v %v %v %v", c.Listen, c.PeerListen, c.GossipListen, c.AdminListen)
 	}
 	if c.Quorum != (ring.Quorum{N: 5, R: 3, W: 3}) || c.RequestTimeout != 500*time.Millisecond || c.MaxValueBytes != 2<<20 ||
@@ -161,8 +161,8 @@ func TestResolveAdvertise(t *testing.T) {
 		{"10.0.0.4:2", ":3", nil, "10.0.0.4"},
 		{":2", "10.0.0.4:3", nil, "10.0.0.4"},
 		{":2", ":3", []netip.Addr{loopback, public, six, four}, "10.1.2.3"},
-		{":2", ":3", []netip.Addr{loopback, six}, "fd00::7"},
-		{"0.0.0.0:2", ":3", []netip.Addr{six}, ""},
+		{"[::]:2", "[::]:3", []netip.Addr{loopback, six}, "fd00::7"},
+		{":2", ":3", []netip.Addr{six}, ""},
 		{":2", ":3", []netip.Addr{loopback, public}, ""},
 	} {
 		conf, err := Load(map[string]string{"KAI_PEER_LISTEN": c.peer, "KAI_GOSSIP_LISTEN": c.gossip})
@@ -180,7 +180,7 @@ func TestResolveAdvertise(t *testing.T) {
 }
 
 func TestAdvertisedAddresses(t *testing.T) {
-	c, err := Load(map[string]string{"KAI_PEER_LISTEN": ":2", "KAI_GOSSIP_LISTEN": ":3", "KAI_ADMIN_LISTEN": ":4", "KAI_ADVERTISE": "fd00::7"})
+	c, err := Load(map[string]string{"KAI_PEER_LISTEN": "[::]:2", "KAI_GOSSIP_LISTEN": ":3", "KAI_ADMIN_LISTEN": ":4", "KAI_ADVERTISE": "fd00::7"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +188,7 @@ func TestAdvertisedAddresses(t *testing.T) {
 		t.Error(c.PeerAddr(), c.GossipAddr(), c.AdminAddr())
 	}
 	c.AdminListen = MakeListenAddr(netip.MustParseAddrPort("127.0.0.1:4"))
-	if c.AdminAddr() != "127.0.0.1:4" || c.AdminListen.Dial() != "127.0.0.1:4" || c.PeerListen.Dial() != "localhost:2" {
+	if c.AdminAddr() != "127.0.0.1:4" || c.AdminListen.Dial() != "127.0.0.1:4" || c.PeerListen.Dial() != "localhost:2" || c.GossipListen.Dial() != "127.0.0.1:3" {
 		t.Error(c.AdminAddr(), c.AdminListen.Dial(), c.PeerListen.Dial())
 	}
 }

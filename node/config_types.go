@@ -41,7 +41,8 @@ func (a ListenAddr) Dial() string {
 	}
 }
 
-// UnmarshalText accepts ip:port, localhost:port, and :port for all interfaces.
+// UnmarshalText accepts ip:port, localhost:port, and :port for all interfaces by IPv4: that works
+// everywhere, where [::]:port, which takes both, fails on machines without IPv6.
 func (a *ListenAddr) UnmarshalText(text []byte) error {
 	host, port, err := net.SplitHostPort(string(text))
 	if err != nil {
@@ -49,7 +50,7 @@ func (a *ListenAddr) UnmarshalText(text []byte) error {
 	}
 	switch host {
 	case "":
-		host = "::"
+		host = "0.0.0.0"
 	case "localhost":
 		host = "127.0.0.1"
 	}

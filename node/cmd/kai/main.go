@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"kai/node"
 )
@@ -36,6 +37,10 @@ type app struct {
 	interfaces     func() ([]netip.Addr, error)
 }
 
+// echo is how soon after the first a signal counts as the same one: a supervisor that signals the
+// process group and its parent, which passes it on (timeout make run), sends two at once.
+const echo = 500 * time.Millisecond
+
 // stopOnSignal cancels at the first SIGINT or SIGTERM and ends the process at the second, with the
 // code a shell gives for a process ended by that signal.
 func stopOnSignal(cancel func()) {
@@ -43,10 +48,17 @@ func stopOnSignal(cancel func()) {
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	<-signals
 	cancel()
-	if s, ok := (<-signals).(syscall.Signal); ok {
-		os.Exit(128 + int(s))
+	first := time.Now()
+	for s := range signals {
+		if time.Since(first) < echo {
+			continue
+		}
+		code := exitFailure
+		if number, ok := s.(syscall.Signal); ok {
+			code = 128 + int(number)
+		}
+		os.Exit(code)
 	}
-	os.Exit(exitFailure)
 }
 
 func environ(list []string) map[string]string {

@@ -41,11 +41,11 @@ func TestNodeIsTheDefault(t *testing.T) {
 			return nil
 		}
 		code, out, errs := command(t, map[string]string{"KAI_LISTEN": ":21211", "KAI_PEER_LISTEN": ":21212", "KAI_GOSSIP_LISTEN": ":21213"}, run, args...)
-		if code != exitOK || got.Listen.String() != "[::]:21211" || got.Advertise != "10.1.2.3" || !strings.Contains(errs, `"msg":"serving"`) {
+		if code != exitOK || got.Listen.String() != "0.0.0.0:21211" || got.Advertise != "10.1.2.3" || !strings.Contains(errs, `"msg":"serving"`) {
 			t.Errorf("%v: %d %q %q %+v", args, code, out, errs, got)
 		}
 		hints := len(args) > 0 && args[len(args)-1] == "--hints"
-		if strings.Contains(out, "| nc localhost 21211") != hints {
+		if strings.Contains(out, "| nc 127.0.0.1 21211") != hints {
 			t.Errorf("%v: hints: %q", args, out)
 		}
 	}

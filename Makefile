@@ -1,0 +1,71 @@
+# Kai's commands. `make` alone lists them. Only Go and make are needed for run and test.
+
+SHELL := /bin/sh
+export CGO_ENABLED := 0
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GOBUILD   = go build -trimpath -buildvcs=false -ldflags "-s -w -buildid= -X main.version=$(VERSION)"
+
+# What a command line may set.
+PORT     ?= 11211
+NODES    ?= 3
+FUZZTIME ?= 10s
+SEEDS    ?= 1000
+BENCH    ?=
+IMAGE    ?= kai:dev
+GO_IMAGE ?= golang:1.26
+STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.1
+
+.PHONY: help build run up down test race lint fuzz sim bench e2e image containers clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/kai
+	@mkdir -p bin
+	$(GOBUILD) -o bin/kai ./node/cmd/kai
+
+run: build ## one node on 127.0.0.1:11211, data in ./data; stop it with Ctrl-C
+	@exec env KAI_LOG_FORMAT="$${KAI_LOG_FORMAT:-text}" bin/kai node --hints
+
+up: build ## three nodes on this machine, data and logs in ./run (PORT=11211 NODES=3)
+	@PORT=$(PORT) NODES=$(NODES) .dev/up
+
+down: ## stop exactly the nodes that make up started; their data stays
+	@.dev/down
+
+test: ## go vet and all fast tests
+	go vet ./...
+	go test ./...
+
+race: ## all fast tests with the race detector (needs a C compiler)
+	CGO_ENABLED=1 go test -race ./...
+
+lint: ## gofmt, go vet, staticcheck
+	@bad=$$(find . -name '*.go' -not -path './vendor/*' -exec gofmt -l {} +); \
+	  if [ -n "$$bad" ]; then echo "not formatted; run gofmt -w on:"; echo "$$bad"; exit 1; fi
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+fuzz: ## every fuzz target for FUZZTIME=10s each
+	@.dev/fuzz $(FUZZTIME)
+
+sim: ## the simulated cluster, SEEDS=1000 histories checked for linearizability
+	SEEDS=$(SEEDS) go test ./node/nodetest -run 'TestSim' -v -count=1 -timeout 0
+
+bench: build ## load generator against Kai and memcached (BENCH='flags'; BENCH=-h lists them)
+	$(GOBUILD) -o bin/kaibench ./node/cmd/kaibench
+	bin/kaibench $(BENCH)
+
+e2e: ## real processes, real faults (as root also network faults)
+	KAI_E2E=1 go test ./node/e2e -v -count=1 -timeout 30m
+
+image: ## container image IMAGE=kai:dev, built on GO_IMAGE=golang:1.26
+	docker build --build-arg GO_IMAGE=$(GO_IMAGE) --build-arg VERSION=$(VERSION) $(DOCKER_FLAGS) -t $(IMAGE) .
+
+containers: ## three containers of IMAGE: start, kill, restart, cut off, check (build it with make image)
+	@IMAGE=$(IMAGE) .dev/containers
+
+clean: down ## stop make up's nodes; remove bin and run (the data of make run stays)
+	rm -rf bin run
