@@ -11,7 +11,7 @@ PORT     ?= 11211
 NODES    ?= 3
 FUZZTIME ?= 10s
 SEEDS    ?= 1000
-BENCH    ?=
+BENCH    ?= compare -kai bin/kai
 IMAGE    ?= kai:dev
 GO_IMAGE ?= golang:1.26
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.1
@@ -54,7 +54,7 @@ fuzz: ## every fuzz target for FUZZTIME=10s each
 sim: ## the simulated cluster, SEEDS=1000 histories checked for linearizability
 	SEEDS=$(SEEDS) go test ./node/nodetest -run 'TestSim' -v -count=1 -timeout 0
 
-bench: build ## load generator against Kai and memcached (BENCH='flags'; BENCH=-h lists them)
+bench: build ## load generator: Kai beside memcached (BENCH="run -h" and BENCH="compare -h" list its flags)
 	$(GOBUILD) -o bin/kaibench ./node/cmd/kaibench
 	bin/kaibench $(BENCH)
 
