@@ -29,7 +29,7 @@ func benchmarkLink(b *testing.B, callers int, q message.Request, hook bool) {
 	}
 	go st.commit(ctx)
 	q.Timeout = time.Minute
-	before := r.server.Stats()
+	before, mine := r.server.Stats(), r.client.Stats()
 	b.ReportAllocs()
 	b.ResetTimer()
 	var all sync.WaitGroup
@@ -49,7 +49,8 @@ func benchmarkLink(b *testing.B, callers int, q message.Request, hook bool) {
 	b.StopTimer()
 	s := r.server.Stats()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "ops/s")
-	b.ReportMetric(float64(s.Writes-before.Writes)/float64(b.N), "writes/op")
+	b.ReportMetric(float64(s.Writes-before.Writes)/float64(b.N), "replywrites/op")
+	b.ReportMetric(float64(r.client.Stats().Writes-mine.Writes)/float64(b.N), "writes/op")
 }
 
 func BenchmarkRead(b *testing.B) {
@@ -66,4 +67,43 @@ func BenchmarkAccept(b *testing.B) {
 			b.Run(fmt.Sprintf("hook=%v/%d", hook, n), func(b *testing.B) { benchmarkLink(b, n, accept("a key of thirty bytes, or so.."), hook) })
 		}
 	}
+}
+
+// BenchmarkPending compares the table of pending calls with a map, at a depth of 100 calls.
+func BenchmarkPending(b *testing.B) {
+	call := new(message.Call)
+	b.Run("slots", func(b *testing.B) {
+		var mu sync.Mutex
+		var t slots
+		var ids [100]uint64
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			if s := t.claim(ids[i%100]); s != nil {
+				mu.Lock()
+				t.untake(ids[i%100])
+				mu.Unlock()
+			}
+			mu.Lock()
+			s, id := t.take(maxSlots)
+			s.call = call
+			s.id.Store(id)
+			mu.Unlock()
+			ids[i%100] = id
+		}
+	})
+	b.Run("map", func(b *testing.B) {
+		var mu sync.Mutex
+		t := map[uint64]*message.Call{}
+		b.ReportAllocs()
+		for id := uint64(0); b.Loop(); id++ {
+			mu.Lock()
+			if t[id-100] != nil {
+				delete(t, id-100)
+			}
+			mu.Unlock()
+			mu.Lock()
+			t[id] = call
+			mu.Unlock()
+		}
+	})
 }

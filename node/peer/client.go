@@ -110,7 +110,8 @@ func NewClient(o ClientOptions) *Client {
 }
 
 // Send encodes call's request for the peer; Flush (or the next tick) pushes it out. It never
-// blocks on the peer, and needs the request's slices only until it returns.
+// blocks on the peer, and needs the request's slices only until it returns. A Timeout of 0 becomes
+// DefaultTimeout.
 //
 // call.Completion.Done is called exactly once: with the peer's reply, on the link's goroutine; with
 // TimedOut when no reply came in time or the connection broke and the request may have been sent;
@@ -130,7 +131,7 @@ func (c *Client) Send(call *message.Call) {
 }
 
 // Flush pushes out what Send gathered. It does not block on the peer; of several callers at once,
-// one writes for all.
+// one writes for all, after it let those that are ready to run add theirs.
 func (c *Client) Flush() {
 	if l := c.link.Load(); l != nil {
 		l.out.flush()

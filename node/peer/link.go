@@ -40,11 +40,16 @@ type link struct {
 func newLink(c *Client, conn net.Conn, in *inbox) *link {
 	l := &link{c: c, in: in, wake: make(chan struct{}, 1), asleep: true}
 	l.out.init(conn, c.opts.WriteTimeout, &c.count, l.fail)
+	l.out.crowded = l.crowded
 	now := l.clock()
 	l.now.Store(now)
 	l.heard.Store(now)
 	return l
 }
+
+// crowded reports that others than who sent what is gathered now wait for replies: their callers
+// are likely to send next. out.mu is held.
+func (l *link) crowded() bool { return l.slots.pending() > int(l.out.frames) }
 
 func (l *link) clock() int64 { return int64(time.Since(l.c.base)) }
 

@@ -3,6 +3,7 @@ package peer
 import (
 	"fmt"
 	"net"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -11,8 +12,6 @@ const (
 	// combineRounds is how often one flush writes what others gathered meanwhile, before it leaves
 	// the rest to the writer: nobody's own goroutine works for the others for ever.
 	combineRounds = 4
-	// writePiece is how much one deadline covers: a slow peer that makes progress is not cut off.
-	writePiece = 256 << 10
 	// keepBuffer is the largest buffer that is kept for the next time.
 	keepBuffer = 1 << 20
 )
@@ -28,6 +27,7 @@ type outbox struct {
 	timeout time.Duration
 	fail    func(error) // hears of the first failed write; must not block
 	count   *counters
+	crowded func() bool // whether to let others run before a write; may be nil; mu is held
 
 	wake chan struct{} // to the writer; holds one
 	room chan struct{} // to who waits for room; holds one
@@ -56,9 +56,6 @@ func (o *outbox) init(conn net.Conn, timeout time.Duration, count *counters, fai
 	o.done = make(chan struct{})
 }
 
-// end is the offset in the stream of the next frame. mu is held.
-func (o *outbox) end() uint64 { return o.base + uint64(len(o.buf)) }
-
 // flush pushes out what was gathered, on the caller's goroutine if the connection is idle. It never
 // blocks on the peer.
 func (o *outbox) flush() {
@@ -73,7 +70,18 @@ func (o *outbox) flush() {
 		return
 	}
 	o.busy = true
+	if o.crowded != nil && o.crowded() {
+		// Others are about to send: those that can run do so now, and their frames go out with
+		// these. It doubles the throughput of 32 callers (DESIGN.md, "Gathering").
+		o.mu.Unlock()
+		runtime.Gosched()
+		o.mu.Lock()
+	}
 	for range combineRounds {
+		if o.closed {
+			o.leave()
+			return
+		}
 		out := o.swap()
 		o.mu.Unlock()
 		n, err := o.try.write(out)
@@ -95,75 +103,6 @@ func (o *outbox) flush() {
 	o.handed = true
 	o.nudge()
 	o.mu.Unlock()
-}
-
-// run is the writer: it writes, blocking, what flush could not. It returns after close.
-func (o *outbox) run() {
-	for {
-		select {
-		case <-o.done:
-			return
-		case <-o.wake:
-			o.drain()
-		}
-	}
-}
-
-func (o *outbox) drain() {
-	o.mu.Lock()
-	o.nudged = false
-	if o.closed || !o.handed && (o.busy || len(o.buf) == 0) {
-		o.mu.Unlock()
-		return
-	}
-	o.busy, o.handed = true, false
-	for {
-		out, from := o.restOf, o.rest
-		if o.rest, o.restOf = nil, nil; out == nil {
-			if len(o.buf) == 0 {
-				o.leave()
-				return
-			}
-			out = o.swap()
-			from = out
-		}
-		o.mu.Unlock()
-		err := o.block(from)
-		o.mu.Lock()
-		if err != nil {
-			o.broke(err)
-			return
-		}
-		o.recycle(out)
-	}
-}
-
-// block writes all of p, piece by piece, each with its deadline.
-func (o *outbox) block(p []byte) error {
-	if o.try != nil { // spares the deadline where the kernel takes it all
-		n, err := o.try.write(p)
-		if o.wrote(n); err != nil || n == len(p) {
-			return err
-		}
-		p = p[n:]
-	}
-	for len(p) > 0 {
-		if err := o.conn.SetWriteDeadline(time.Now().Add(o.timeout)); err != nil {
-			return err
-		}
-		n, err := o.conn.Write(p[:min(len(p), writePiece)])
-		if o.wrote(n); err != nil {
-			return err
-		}
-		p = p[n:]
-	}
-	// An expired deadline would fail the next write that does not block, too.
-	return o.conn.SetWriteDeadline(time.Time{})
-}
-
-func (o *outbox) wrote(n int) {
-	o.count.writes.Add(1)
-	o.count.bytesOut.Add(uint64(n))
 }
 
 // swap takes the gathered frames for a write. mu is held, and busy is the caller's.

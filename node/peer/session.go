@@ -14,14 +14,8 @@ import (
 	"kai/node/message"
 )
 
-const (
-	// scratchRecord is the room a Handler finds in Reply.Record at first; it grows to what is
-	// used, up to maxScratch.
-	scratchRecord = 256
-	maxScratch    = 64 << 10
-	// clockEvery is how many requests of a batch share one look at the clock.
-	clockEvery = 32
-)
+// clockEvery is how many requests of a batch share one look at the clock.
+const clockEvery = 32
 
 // session is one connection of a Server.
 type session struct {
@@ -43,17 +37,6 @@ type session struct {
 
 	ending atomic.Bool
 	enough chan struct{} // poked with ending: wait for the peer no longer
-}
-
-// serverCall is one request on its way through the Handler; sessions recycle them.
-type serverCall struct {
-	message.Call
-	x       *session
-	id      uint64
-	queue   uint32 // microseconds before the Handler had it
-	scratch []byte
-	// inSend: the reader is inside Handler.Send with this call, and will flush afterwards.
-	inSend atomic.Bool
 }
 
 func newSession(s *Server, conn net.Conn, in *inbox) *session {
@@ -190,72 +173,6 @@ func (x *session) room() {
 
 // inFlight counts the calls with the Handler. out.mu is held.
 func (x *session) inFlight() int { return int(x.handed.Load() - x.answered) }
-
-// take returns a call to fill, nil when too many are with the Handler.
-func (x *session) take() *serverCall {
-	if len(x.local) == 0 {
-		x.out.mu.Lock()
-		x.local, x.free = x.free, x.local
-		full := x.inFlight() >= x.s.opts.MaxCalls
-		x.out.mu.Unlock()
-		if full {
-			return nil
-		}
-	}
-	n := len(x.local)
-	if n == 0 {
-		return &serverCall{x: x, scratch: make([]byte, 0, scratchRecord)}
-	}
-	c := x.local[n-1]
-	x.local = x.local[:n-1]
-	return c
-}
-
-// Done implements message.Completion.
-func (c *serverCall) Done(call *message.Call) {
-	x := c.x
-	call.Reply.Timing.Queue += min(c.queue, ^call.Reply.Timing.Queue)
-	need := len(call.Reply.Record)
-	o := &x.out
-	o.mu.Lock()
-	if !o.closed {
-		at := len(o.buf)
-		o.buf = message.AppendReply(o.buf, c.id, &call.Reply)
-		if len(o.buf)-at > x.s.frame {
-			// The peer would end the connection. What was done is done: it must not learn less.
-			o.buf = message.AppendReply(o.buf[:at], c.id, &message.Reply{Status: message.TimedOut})
-		}
-		if o.frames++; len(o.buf) >= x.s.opts.MaxQueueBytes {
-			x.over.Store(true)
-		}
-	}
-	if need > cap(c.scratch) && need <= maxScratch {
-		c.scratch = make([]byte, 0, need+need/4)
-	}
-	// A reply made inside Send waits for the reader's flush; another one has nobody to wait for.
-	if !c.inSend.Load() && !o.busy {
-		o.nudge()
-	}
-	x.free = append(x.free, c)
-	if x.answered++; x.draining {
-		poke(x.settled)
-	}
-	o.mu.Unlock()
-}
-
-// refuse answers a request that never came to the Handler.
-func (x *session) refuse(id uint64, s message.Status) {
-	x.append(func(dst []byte) []byte { return message.AppendReply(dst, id, &message.Reply{Status: s}) })
-}
-
-func (x *session) append(frame func(dst []byte) []byte) {
-	x.out.mu.Lock()
-	defer x.out.mu.Unlock()
-	if !x.out.closed {
-		x.out.buf = frame(x.out.buf)
-		x.out.frames++
-	}
-}
 
 // drain waits until the Handler has answered all and the peer has read it, but not for long.
 func (x *session) drain() {

@@ -138,10 +138,10 @@ func TestStoppedPeerIsNoticedWhileCallsWait(t *testing.T) {
 func TestDeadlines(t *testing.T) {
 	quietly(t, ClientOptions{}, func(c *Client, s *silent) {
 		r := &rig{client: c}
-		start := time.Now()
 		for i := range 50 {
 			q := read("k")
 			q.Timeout = time.Duration(i) * 37 * time.Millisecond // 0: the default
+			start := time.Now()
 			o := r.ask(q)
 			if i%2 == 0 {
 				c.Flush()
@@ -156,9 +156,7 @@ func TestDeadlines(t *testing.T) {
 			if took := time.Since(start); took < want || took > want+25*time.Millisecond {
 				t.Errorf("a deadline of %v took %v", want, took)
 			}
-			start = time.Now()
 			time.Sleep(time.Duration(i) * 11 * time.Millisecond)
-			start = time.Now()
 		}
 		if st := c.Stats(); st.Pending != 0 || st.Timeouts != 50 {
 			t.Errorf("%+v", st)
