@@ -45,7 +45,8 @@ type Options struct {
 	// Slot of this node in ballots and versions.
 	Slot   uint16
 	Stamps Stamps
-	Now    func() time.Time
+	// Wall tells the time for expiry and lineage; deadlines go by the monotonic clock.
+	Wall func() time.Time
 	// Timeout of a request: what is undecided then is answered as unavailable or unknown.
 	Timeout time.Duration
 	// MaxValue bounds values in bytes.

@@ -56,7 +56,7 @@ func (c *Coordinator) decide(l *lane, batch []*mutation) {
 
 // undecided drops what is decided or past its deadline.
 func (c *Coordinator) undecided(batch []*mutation, why string) []*mutation {
-	now := c.opts.Now()
+	now := time.Now()
 	keep := batch[:0]
 	for _, m := range batch {
 		switch {
@@ -86,7 +86,7 @@ func (c *Coordinator) roundTimeout(batch []*mutation) time.Duration {
 			latest = m.deadline
 		}
 	}
-	return max(min(latest.Sub(c.opts.Now()), c.opts.Timeout/4), time.Millisecond)
+	return max(min(time.Until(latest), c.opts.Timeout/4), time.Millisecond)
 }
 
 type tried struct {
@@ -180,7 +180,7 @@ type fold struct {
 // lineage are answered as their earlier proposal would have been.
 func (c *Coordinator) apply(l *lane, batch []*mutation, id record.Version) fold {
 	f := fold{res: make([]record.Result, len(batch)), did: make([]bool, len(batch))}
-	now := uint32(c.opts.Now().Unix())
+	now := uint32(c.opts.Wall().Unix())
 	l.next = l.state
 	for i, m := range batch {
 		if len(m.attempts) > 0 && c.has(RuleDedupe) {
@@ -204,7 +204,7 @@ func (c *Coordinator) apply(l *lane, batch []*mutation, id record.Version) fold 
 	}
 	if f.wrote {
 		age := lineageAge * c.opts.Timeout
-		l.next.Succeed(id, record.NewStamp(record.Ticks(c.opts.Now().Add(-age)), 0))
+		l.next.Succeed(id, record.NewStamp(record.Ticks(c.opts.Wall().Add(-age)), 0))
 	}
 	return f
 }

@@ -220,7 +220,7 @@ func (s *Session) readSlow(op *record.Op, hash uint64, deadline time.Time, buf [
 	c.counters.UnreconciledGets.Add(1)
 	why := whyDeadline
 	for try := 0; ; try++ {
-		left := deadline.Sub(c.opts.Now())
+		left := time.Until(deadline)
 		if left <= 0 {
 			return c.undecidedRead(why), buf
 		}
@@ -276,6 +276,6 @@ func (c *Coordinator) result(op *record.Op, enc []byte) record.Result {
 	if err := record.Decode(op.Key, enc, &rec); err != nil {
 		return record.Result{Status: record.Corrupt, Detail: whyCorrupt}
 	}
-	res, _ := op.Apply(&rec, 0, uint32(c.opts.Now().Unix()), c.opts.MaxValue)
+	res, _ := op.Apply(&rec, 0, uint32(c.opts.Wall().Unix()), c.opts.MaxValue)
 	return res
 }

@@ -16,12 +16,12 @@ type Session struct {
 	pending atomic.Int32  // operations of the segment that are not decided
 	wake    chan struct{} // capacity 1: pending reached 0
 	timer   *time.Timer
-	reads   []*readOp   // values of the last Execute, alive until the next
-	muts    []*forward  // in use by the current segment
-	free    []*forward  // for reuse
-	slow    [][]byte    // values of slow reads, alive until the next Execute
-	slots   []slot      // by operation of the segment
-	touched []Replica   // links to flush
+	reads   []*readOp  // values of the last Execute, alive until the next
+	muts    []*forward // in use by the current segment
+	free    []*forward // for reuse
+	slow    [][]byte   // values of slow reads, alive until the next Execute
+	slots   []slot     // by operation of the segment
+	touched []Replica  // links to flush
 }
 
 // slot says what decides an operation of the segment: a read or a mutation.
@@ -116,7 +116,7 @@ func (s *Session) flush() {
 // run decides a segment.
 func (s *Session) run(ops []record.Op, results []record.Result) {
 	c := s.c
-	start := c.opts.Now()
+	start := time.Now()
 	deadline := start.Add(c.opts.Timeout)
 	// One more than there are, so that it cannot reach 0 before all are on their way. Whoever brings
 	// it to 0 wakes this goroutine, once; if that is this goroutine itself, nobody does.
@@ -145,7 +145,7 @@ func (s *Session) run(ops []record.Op, results []record.Result) {
 		s.wait(deadline, s.reads[firstRead:])
 	}
 	if gets == len(ops) {
-		c.observeLatency(c.opts.Now().Sub(start))
+		c.observeLatency(time.Since(start))
 	}
 	for i := range ops {
 		s.collect(&ops[i], &s.slots[i], &results[i], deadline)
@@ -163,12 +163,12 @@ func (s *Session) wait(deadline time.Time, reads []*readOp) {
 			return
 		case <-s.timer.C:
 		}
-		if s.c.opts.Now().Before(deadline) {
+		if time.Now().Before(deadline) {
 			for _, o := range reads {
 				o.hedge()
 			}
 			hedge *= 2
-			s.timer.Reset(min(hedge, max(deadline.Sub(s.c.opts.Now()), time.Millisecond)))
+			s.timer.Reset(min(hedge, max(time.Until(deadline), time.Millisecond)))
 			continue
 		}
 		for _, o := range reads {
@@ -252,7 +252,7 @@ func (f *forward) dispatch(inline bool) bool {
 	f.call.Completion, f.call.Index = f, i
 	f.call.Reply = message.Reply{}
 	f.call.Request = message.Request{Kind: message.Mutate, Partition: f.p, Epoch: f.g.conf.Epoch, Hash: f.m.hash,
-		Key: f.m.op.Key, Op: f.m.op, Timeout: max(f.m.deadline.Sub(c.opts.Now()), time.Millisecond)}
+		Key: f.m.op.Key, Op: f.m.op, Timeout: max(time.Until(f.m.deadline), time.Millisecond)}
 	r := f.g.members[i].replica
 	r.Send(&f.call)
 	if inline {
@@ -290,7 +290,7 @@ func (f *forward) mutated(*mutation) {
 // finish waits no more than it must: the mutation is decided, or was refused and goes elsewhere.
 func (s *Session) finish(f *forward, deadline time.Time) record.Result {
 	for f.m.res.Status == record.NoStatus {
-		if !s.c.opts.Now().Before(deadline) {
+		if !time.Now().Before(deadline) {
 			return record.Result{Status: record.Unavailable, Detail: whyDeadline}
 		}
 		s.pending.Store(1)
@@ -328,7 +328,7 @@ func (c *Coordinator) Forwarded(call *message.Call) {
 		kv := append(append(make([]byte, 0, len(op.Key)+len(op.Value)), op.Key...), op.Value...)
 		op.Key, op.Value = kv[:len(op.Key):len(op.Key)], kv[len(op.Key):]
 		// The answer needs some of the time for its way back.
-		deadline := c.opts.Now().Add(call.Timeout - call.Timeout/16)
+		deadline := time.Now().Add(call.Timeout - call.Timeout/16)
 		c.submit(p, &mutation{op: op, hash: call.Hash, deadline: deadline, done: &forwarded{call}}, false)
 		return
 	}

@@ -29,7 +29,7 @@ func (c *commit) Committed(err error) {
 // finish answers the write and whoever waited for it.
 func (c *commit) finish() {
 	r, call, err := c.r, c.call, c.err
-	call.Reply.Timing.Store = micros(r.opts.Now().Sub(c.start))
+	call.Reply.Timing.Store = micros(time.Since(c.start))
 	st := r.stripe(c.hash)
 	st.mu.Lock()
 	var waiting []*message.Call

@@ -82,7 +82,7 @@ func (f *Fence) Boot() uint64 { return f.boot }
 // enough that it nearly always does.
 func (f *Fence) Covers(ticks uint64) bool {
 	d := f.durable.Load()
-	if ticks+ticksOf(reserveMargin) > d {
+	if ticks+ticksOf(reserveStep/2) > d || record.Ticks(f.now().Add(reserveMargin)) > d {
 		f.mu.Lock()
 		f.raise(ticks)
 		f.mu.Unlock()
@@ -129,13 +129,11 @@ func (f *Fence) When(ticks uint64, fn func(error)) {
 // raise stages a higher reservation when ticks is near the end of the staged one. f.mu is held; the
 // store may refuse at once, on this goroutine, so the callback takes no lock (see reservation).
 func (f *Fence) raise(ticks uint64) {
-	if ticks+ticksOf(reserveMargin) <= f.staged {
+	now := f.now()
+	if max(ticks+ticksOf(reserveStep/2), record.Ticks(now.Add(reserveMargin))) <= f.staged {
 		return
 	}
-	want := max(record.Ticks(f.now().Add(reserveAhead)), ticks+ticksOf(reserveStep))
-	if want <= f.staged {
-		return
-	}
+	want := max(record.Ticks(now.Add(reserveAhead)), ticks+ticksOf(reserveStep))
 	r := &reservation{f: f, ticks: want}
 	f.journal.PutMeta(fenceName, binary.LittleEndian.AppendUint64(nil, want), r)
 	if r.state.CompareAndSwap(0, resStaged) {

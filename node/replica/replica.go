@@ -49,8 +49,9 @@ type Options struct {
 	PromiseSlots int
 	// Refused tells which store errors mean that certainly nothing was done.
 	Refused func(error) bool
-	Now     func() time.Time
-	Logger  *slog.Logger
+	// Wall tells the time that ballots are held against.
+	Wall   func() time.Time
+	Logger *slog.Logger
 }
 
 const stripes = 256

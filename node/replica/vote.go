@@ -42,7 +42,7 @@ func (r *Replica) stripe(hash uint64) *stripe { return &r.stripes[hash%stripes] 
 
 // tooFarAhead guards the hybrid time: a ballot from a clock that runs away is not followed.
 func (r *Replica) tooFarAhead(b record.Ballot) bool {
-	return b.Stamp.Ticks() > record.Ticks(r.opts.Now().Add(MaxLead))
+	return b.Stamp.Ticks() > record.Ticks(r.opts.Wall().Add(MaxLead))
 }
 
 // prepare promises to accept nothing below call.Ballot, and tells the accepted state. The promise
@@ -206,7 +206,7 @@ func (r *Replica) stage(st *stripe, call *message.Call, b record.Ballot) *commit
 	p.newest = b
 	p.writes++
 	c := r.commits.Get().(*commit)
-	c.call, c.hash, c.start = call, call.Hash, r.opts.Now()
+	c.call, c.hash, c.start = call, call.Hash, time.Now()
 	c.inPut.Store(true)
 	r.opts.Storage.Put(call.Partition, call.Hash, call.Key, call.Request.Record, c)
 	if c.inPut.CompareAndSwap(true, false) {

@@ -1,0 +1,240 @@
+package nodetest
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"kai/node/message"
+	"kai/node/quorum"
+	"kai/node/replica"
+	"kai/node/ring"
+)
+
+// Mutant switches a safety rule off, so that the simulator can show that it notices.
+type Mutant uint16
+
+const (
+	// LostFence: a restart forgets the fence, and with it every promise.
+	LostFence Mutant = 1 << iota
+	// WipedVoter: a node whose disk was wiped goes on voting under its old id.
+	WipedVoter
+)
+
+// Config of one simulated cluster.
+type Config struct {
+	Seed       uint64
+	Nodes      int
+	Quorum     ring.Quorum
+	Partitions int
+	Faults     Faults
+	Skew       time.Duration // clocks are off by up to this, and jump
+	Without    quorum.Rule
+	Mutant     Mutant
+	Timeout    time.Duration
+}
+
+// Cluster is a simulated cluster. Make and use it inside a synctest bubble.
+type Cluster struct {
+	Config
+	seed   uint64
+	net    *network
+	nodes  []*node
+	first  []ring.Configuration // the founding ones, by partition
+	newest []ring.Configuration // the newest that anybody adopted
+	logs   *slog.Logger
+	begun  time.Time
+}
+
+// node is one place for a process: its disk and clock, and the process that runs now.
+type node struct {
+	c     *Cluster
+	index int
+	id    ring.NodeID
+	disk  *disk
+	skew  atomic.Int64
+	boots int
+	out   bool // never started again; the nemesis' own
+	now   atomic.Pointer[incarnation]
+}
+
+func (n *node) current() *incarnation { return n.now.Load() }
+
+// today is how far synctest's clock, which starts in 2000, is behind.
+const today = 27 * 365 * 24 * time.Hour
+
+func (n *node) wall() time.Time { return time.Now().Add(today + time.Duration(n.skew.Load())) }
+
+// incarnation is one life of a process.
+type incarnation struct {
+	*node
+	volume      *volume
+	table       *table
+	replica     *replica.Replica
+	coordinator *quorum.Coordinator
+	links       []*link // by node
+	died        chan struct{}
+}
+
+func (i *incarnation) alive() bool {
+	select {
+	case <-i.died:
+		return false
+	default:
+		return true
+	}
+}
+
+func nodeID(i int) ring.NodeID { return ring.NodeID(fmt.Sprintf("%016x", i+1)) }
+
+// NewCluster starts all nodes, founded.
+func NewCluster(cfg Config) *Cluster {
+	c := &Cluster{Config: cfg, seed: cfg.Seed, begun: time.Now(), net: newNetwork(cfg.Seed, cfg.Faults), logs: slog.New(slog.DiscardHandler)}
+	r := rng{seed: mix(cfg.Seed, 31)}
+	n := min(cfg.Quorum.N, cfg.Nodes)
+	for p := range cfg.Partitions {
+		conf := ring.Configuration{Epoch: 1}
+		for k := range n {
+			conf.Members = append(conf.Members, nodeID((p+k)%cfg.Nodes))
+		}
+		c.first = append(c.first, conf)
+	}
+	c.newest = append(c.newest, c.first...)
+	for i := range cfg.Nodes {
+		lat := &rng{seed: mix(cfg.Seed, 57, uint64(i))}
+		nd := &node{c: c, index: i, id: nodeID(i), disk: newDisk(func() time.Duration {
+			if lat.chance(5) {
+				return lat.between(5*time.Millisecond, 60*time.Millisecond)
+			}
+			return lat.between(100*time.Microsecond, 2*time.Millisecond)
+		})}
+		if cfg.Skew > 0 {
+			nd.skew.Store(int64(r.between(0, cfg.Skew)))
+		}
+		c.nodes = append(c.nodes, nd)
+		c.start(i)
+	}
+	return c
+}
+
+// start begins a new life of node i on what its disk holds.
+func (c *Cluster) start(i int) {
+	nd := c.nodes[i]
+	nd.boots++
+	inc := &incarnation{node: nd, volume: &volume{d: nd.disk}, died: make(chan struct{})}
+	if c.Mutant&LostFence != 0 {
+		nd.disk.mu.Lock()
+		delete(nd.disk.meta, "fence")
+		nd.disk.mu.Unlock()
+	}
+	fence, err := replica.OpenFence(inc.volume, nd.wall)
+	if err != nil {
+		panic(err)
+	}
+	inc.table = newTable(c.first)
+	inc.table.load(inc.volume)
+	inc.replica = replica.New(replica.Options{
+		Self: nd.id, Storage: inc.volume, Journal: inc.volume, Fence: fence,
+		Configurations: inc.table, EncodeConfiguration: encodeConfiguration,
+		Partitions: c.Partitions, PromiseSlots: 256,
+		Refused: func(err error) bool { return err == errBusy },
+		Wall:    nd.wall, Logger: c.logs,
+	})
+	inc.coordinator = quorum.New(quorum.Options{
+		Slot: uint16(i), Stamps: fence, Wall: nd.wall, Timeout: c.Timeout, MaxValue: 1 << 20,
+		StickyKeys: 64, Seed: mix(c.seed, 91, uint64(i), uint64(nd.boots)), Without: c.Without, Logger: c.logs,
+		Adopt: inc.adopt,
+	})
+	links := map[ring.NodeID]quorum.Replica{}
+	for k := range c.Nodes {
+		l := newLink(c, inc, k)
+		inc.links = append(inc.links, l)
+		links[nodeID(k)] = l
+	}
+	links[nd.id] = inc.replica
+	inc.table.changed = func(confs []ring.Configuration) {
+		inc.coordinator.SetRoutes(quorum.NewRoutes(confs, c.Quorum, nd.id, func(id ring.NodeID) quorum.Replica { return links[id] }))
+	}
+	inc.table.announce()
+	nd.now.Store(inc)
+}
+
+// adopt takes a configuration by the door of the replica, which makes it durable first.
+func (i *incarnation) adopt(p ring.Partition, conf ring.Configuration) {
+	call := &message.Call{Completion: completion(func(*message.Call) {})}
+	call.Request = message.Request{Kind: message.Configure, Partition: p, Configuration: conf}
+	i.replica.Send(call)
+}
+
+// crash ends the current life of node i: what was not synced is gone.
+func (c *Cluster) crash(i int) {
+	inc := c.nodes[i].current()
+	if inc == nil || !inc.alive() {
+		return
+	}
+	close(inc.died)
+	inc.volume.abort()
+	inc.replica.SetVoting(false)
+	if mix(c.seed, 17, uint64(i), uint64(inc.boots))%4 == 0 {
+		return // the machine is gone: nobody tells the others
+	}
+	for _, n := range c.nodes {
+		if other := n.current(); other != nil && other.alive() {
+			time.AfterFunc(time.Millisecond+time.Duration(n.index), other.links[i].reset)
+		}
+	}
+}
+
+// wipe empties the disk of a crashed node.
+func (c *Cluster) wipe(i int) {
+	d := c.nodes[i].disk
+	d.mu.Lock()
+	d.records, d.meta = map[string][]byte{}, map[string][]byte{}
+	d.mu.Unlock()
+}
+
+// table holds one incarnation's configurations.
+type table struct {
+	mu      sync.Mutex
+	confs   []ring.Configuration
+	changed func([]ring.Configuration)
+}
+
+func newTable(confs []ring.Configuration) *table {
+	return &table{confs: append([]ring.Configuration(nil), confs...)}
+}
+
+func (t *table) load(v *volume) {
+	for p := range t.confs {
+		if enc, _ := v.Meta(replica.ConfigurationName(ring.Partition(p))); enc != nil {
+			t.confs[p] = decodeConfiguration(enc)
+		}
+	}
+}
+
+func (t *table) Configuration(p ring.Partition) ring.Configuration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.confs[p]
+}
+
+func (t *table) Adopt(p ring.Partition, c ring.Configuration) bool {
+	t.mu.Lock()
+	if c.Epoch <= t.confs[p].Epoch {
+		t.mu.Unlock()
+		return false
+	}
+	t.confs[p] = c
+	t.mu.Unlock()
+	t.announce()
+	return true
+}
+
+func (t *table) announce() {
+	t.mu.Lock()
+	confs := append([]ring.Configuration(nil), t.confs...)
+	t.mu.Unlock()
+	t.changed(confs)
+}

@@ -1,0 +1,137 @@
+package nodetest
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"kai/node/record"
+	"kai/node/ring"
+)
+
+// disk is what survives a crash: what was synced.
+type disk struct {
+	mu      sync.Mutex
+	records map[string][]byte
+	meta    map[string][]byte
+	latency func() time.Duration
+}
+
+func newDisk(latency func() time.Duration) *disk {
+	return &disk{records: map[string][]byte{}, meta: map[string][]byte{}, latency: latency}
+}
+
+// volume is one incarnation's open store on a disk: writes become durable in order, a sync later. It
+// is the plainest thing that meets replica.Storage and Journal; seeds that want more run the real
+// store on a simulated disk.
+type volume struct {
+	d  *disk
+	mu sync.Mutex
+	// queue is written while a sync is under way; closed drops everything.
+	queue   []staged
+	syncing bool
+	closed  bool
+}
+
+type staged struct {
+	name string
+	meta bool
+	data []byte
+	done interface{ Committed(error) }
+}
+
+var (
+	errBusy   = errors.New("nodetest: queue full")
+	errClosed = errors.New("nodetest: crashed")
+)
+
+func (v *volume) Peek(dst []byte, p ring.Partition, hash uint64, key []byte) ([]byte, bool, bool, error) {
+	v.d.mu.Lock()
+	defer v.d.mu.Unlock()
+	enc, ok := v.d.records[string(key)]
+	return append(dst, enc...), ok, true, nil
+}
+
+func (v *volume) PeekBallot(p ring.Partition, hash uint64, key []byte) (record.Ballot, bool, bool) {
+	v.d.mu.Lock()
+	defer v.d.mu.Unlock()
+	enc, ok := v.d.records[string(key)]
+	return record.PeekBallot(enc), ok, true
+}
+
+func (v *volume) Get(dst []byte, p ring.Partition, hash uint64, key []byte) ([]byte, bool, error) {
+	enc, ok, _, err := v.Peek(dst, p, hash, key)
+	return enc, ok, err
+}
+
+func (v *volume) Put(p ring.Partition, hash uint64, key, enc []byte, done interface{ Committed(error) }) {
+	v.stage(staged{name: string(key), data: append([]byte(nil), enc...), done: done})
+}
+
+func (v *volume) PutMeta(name string, value []byte, done interface{ Committed(error) }) {
+	v.stage(staged{name: name, meta: true, data: append([]byte(nil), value...), done: done})
+}
+
+func (v *volume) Meta(name string) ([]byte, error) {
+	v.d.mu.Lock()
+	defer v.d.mu.Unlock()
+	return v.d.meta[name], nil
+}
+
+func (v *volume) stage(s staged) {
+	v.mu.Lock()
+	if v.closed {
+		v.mu.Unlock()
+		s.done.Committed(errClosed)
+		return
+	}
+	defer v.mu.Unlock()
+	v.queue = append(v.queue, s)
+	if !v.syncing {
+		v.syncing = true
+		time.AfterFunc(v.d.latency(), v.sync)
+	}
+}
+
+func (v *volume) sync() {
+	v.mu.Lock()
+	batch := v.queue
+	v.queue = nil
+	if v.closed {
+		v.mu.Unlock()
+		return
+	}
+	v.d.mu.Lock()
+	for _, s := range batch {
+		if s.meta {
+			v.d.meta[s.name] = s.data
+		} else {
+			v.d.records[s.name] = s.data
+		}
+	}
+	v.d.mu.Unlock()
+	v.mu.Unlock()
+	for _, s := range batch {
+		s.done.Committed(nil)
+	}
+	v.mu.Lock()
+	v.syncing = false
+	if len(v.queue) > 0 && !v.closed {
+		v.syncing = true
+		time.AfterFunc(v.d.latency(), v.sync)
+	}
+	v.mu.Unlock()
+}
+
+// abort ends the incarnation's access. Its callbacks hear an error, so that its goroutines end;
+// nobody hears of them any more.
+func (v *volume) abort() {
+	v.mu.Lock()
+	v.closed = true
+	batch := v.queue
+	v.queue = nil
+	v.mu.Unlock()
+	for _, s := range batch {
+		s.done.Committed(errClosed)
+	}
+}

@@ -1,0 +1,115 @@
+package nodetest
+
+import (
+	"slices"
+	"time"
+
+	"kai/node/ring"
+)
+
+// Trouble says which faults the nemesis makes.
+type Trouble struct {
+	Partitions bool // cut links, some one way
+	Crashes    bool // restarts that lose what was not synced
+	Quick      bool // restarts so quick that nobody notices, and many
+	Wipes      bool // restarts with an empty disk, under the same id
+	Pauses     bool // nodes that hang for a while
+	Jumps      bool // clocks that jump
+	Epochs     bool // configurations that move on, with the same members
+}
+
+// nemesis makes trouble until stop is closed, one fault after the other.
+func (c *Cluster) nemesis(t Trouble, stop <-chan struct{}) {
+	r := rng{seed: mix(c.seed, 4242)}
+	var faults []func(*rng)
+	add := func(on bool, f func(*rng)) {
+		if on {
+			faults = append(faults, f)
+		}
+	}
+	add(t.Partitions, c.partition)
+	add(t.Crashes || t.Quick, func(r *rng) { c.bounce(r, t.Quick, false) })
+	add(t.Wipes, func(r *rng) { c.bounce(r, false, true) })
+	add(t.Pauses, func(r *rng) { c.net.hold(r.intn(len(c.nodes)), r.between(20*time.Millisecond, 300*time.Millisecond)) })
+	add(t.Jumps, func(r *rng) {
+		c.nodes[r.intn(len(c.nodes))].skew.Store(int64(r.between(-c.Skew, c.Skew+1)))
+	})
+	add(t.Epochs, c.advance)
+	if len(faults) == 0 {
+		return
+	}
+	lo, hi := 10*time.Millisecond, 100*time.Millisecond
+	if t.Quick {
+		lo, hi = 10*time.Millisecond, 90*time.Millisecond
+	}
+	for {
+		timer := time.NewTimer(r.between(lo, hi))
+		select {
+		case <-stop:
+			timer.Stop()
+			return
+		case <-timer.C:
+			faults[r.intn(len(faults))](&r)
+		}
+	}
+}
+
+func (c *Cluster) partition(r *rng) {
+	var cuts [][2]int
+	oneWay := r.chance(40)
+	for a := range c.nodes {
+		for b := range c.nodes {
+			if a < b && r.chance(50) {
+				cuts = append(cuts, [2]int{a, b})
+				if !oneWay {
+					cuts = append(cuts, [2]int{b, a})
+				}
+			}
+		}
+	}
+	for _, x := range cuts {
+		c.net.setCut(x[0], x[1], true)
+	}
+	time.Sleep(r.between(20*time.Millisecond, 150*time.Millisecond))
+	for _, x := range cuts {
+		c.net.setCut(x[0], x[1], false)
+	}
+}
+
+func (c *Cluster) bounce(r *rng, quick, wipe bool) {
+	i := r.intn(len(c.nodes))
+	nd := c.nodes[i]
+	if nd.out || wipe && slices.ContainsFunc(c.nodes, func(n *node) bool { return n.out }) {
+		return // one wiped disk is what N:R:W can bear
+	}
+	c.crash(i)
+	if wipe {
+		c.wipe(i)
+		nd.out = c.Mutant&WipedVoter == 0 // a wiped disk is a new node, without a vote
+	}
+	if quick {
+		time.Sleep(r.between(50*time.Microsecond, 500*time.Microsecond))
+	} else {
+		time.Sleep(r.between(5*time.Millisecond, 40*time.Millisecond))
+	}
+	if !nd.out {
+		c.start(i)
+	}
+}
+
+// advance moves one partition to its next epoch, known at first to one replica alone.
+func (c *Cluster) advance(r *rng) {
+	p := ring.Partition(r.intn(c.Partitions))
+	newest := c.newest[p]
+	if newest.Epoch > 6 {
+		return
+	}
+	newest.Epoch++
+	newest.Members = slices.Clone(newest.Members)
+	slices.Reverse(newest.Members)
+	i := slices.IndexFunc(c.nodes, func(n *node) bool { return n.id == newest.Members[0] })
+	if inc := c.nodes[i].current(); inc != nil && inc.alive() {
+		c.newest[p] = newest
+		inc.adopt(p, newest)
+	}
+}

@@ -1,0 +1,219 @@
+package nodetest
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"kai/node/message"
+	"kai/node/ring"
+)
+
+// Faults of the network, in percent: of messages, and of the time in which a link is held for dead.
+type Faults struct {
+	Drop, Duplicate, Slow int
+	Doubt                 int
+}
+
+// network carries encoded frames between nodes: delayed, reordered, lost, doubled, cut off.
+type network struct {
+	seed   uint64
+	faults Faults
+
+	mu    sync.Mutex
+	count map[[2]int]uint64
+	cut   map[[2]int]bool
+	held  map[int]time.Time // paused nodes: until when nothing goes in or out
+	sent  int
+}
+
+func newNetwork(seed uint64, f Faults) *network {
+	return &network{seed: seed, faults: f, count: map[[2]int]uint64{}, cut: map[[2]int]bool{}, held: map[int]time.Time{}}
+}
+
+// send delivers after a while, or not, or twice. deliver reports whether a second copy may follow:
+// a link never repeats a request that the other side refused.
+func (n *network) send(from, to int, deliver func() bool) {
+	link := [2]int{from, to}
+	n.mu.Lock()
+	n.count[link]++
+	c, cut := n.count[link], n.cut[link]
+	held := max(time.Until(n.held[from]), time.Until(n.held[to]), 0)
+	n.sent++
+	n.mu.Unlock()
+	r := rng{seed: mix(n.seed, uint64(from)+1000, uint64(to)+2000, c)}
+	delay := r.between(200*time.Microsecond, 3*time.Millisecond)
+	if r.chance(n.faults.Slow) {
+		delay = r.between(3*time.Millisecond, 120*time.Millisecond)
+	}
+	again := r.chance(n.faults.Duplicate)
+	second := r.between(time.Millisecond, 100*time.Millisecond)
+	if cut || r.chance(n.faults.Drop) {
+		return
+	}
+	time.AfterFunc(held+delay, func() {
+		if deliver() && again {
+			time.AfterFunc(second, func() { deliver() })
+		}
+	})
+}
+
+func (n *network) setCut(from, to int, on bool) {
+	n.mu.Lock()
+	n.cut[[2]int{from, to}] = on
+	n.mu.Unlock()
+}
+
+func (n *network) hold(node int, d time.Duration) {
+	n.mu.Lock()
+	n.held[node] = time.Now().Add(d)
+	n.mu.Unlock()
+}
+
+// link is one incarnation's way to one node; it meets quorum.Replica. Requests and replies cross it
+// as bytes, through the real codec.
+type link struct {
+	c        *Cluster
+	from     *incarnation
+	to       int
+	mu       sync.Mutex
+	nextID   uint64
+	pending  map[uint64]*outgoing
+	lastSeen time.Time
+}
+
+type outgoing struct {
+	call  *message.Call
+	key   []byte
+	timer *time.Timer
+}
+
+func newLink(c *Cluster, from *incarnation, to int) *link {
+	return &link{c: c, from: from, to: to, pending: map[uint64]*outgoing{}}
+}
+
+// Flush has nothing to do: every message goes by itself.
+func (l *link) Flush() {}
+
+// Healthy goes by silence, as heartbeats would, and is wrong for a while now and then: it is a hint,
+// and rival coordinators are what the protocol must bear.
+func (l *link) Healthy() bool {
+	window := uint64(time.Since(l.c.begun) / (20 * time.Millisecond))
+	if doubt := l.c.Faults.Doubt; doubt > 0 && mix(l.c.seed, 7, uint64(l.from.index), uint64(l.to), window)%100 < uint64(doubt) {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.pending) == 0 {
+		return true
+	}
+	return l.lastSeen.IsZero() || time.Since(l.lastSeen) < 150*time.Millisecond
+}
+
+// Send encodes the request and starts its timeout.
+func (l *link) Send(call *message.Call) {
+	if !l.from.alive() {
+		call.Reply = message.Reply{Status: message.TimedOut}
+		call.Completion.Done(call)
+		return
+	}
+	l.mu.Lock()
+	l.nextID++
+	id := l.nextID
+	if l.lastSeen.IsZero() {
+		l.lastSeen = time.Now()
+	}
+	out := &outgoing{call: call, key: append([]byte(nil), call.Key...)}
+	// The fraction keeps timeouts from coinciding with each other.
+	out.timer = time.AfterFunc(call.Timeout+time.Duration(mix(l.c.seed, uint64(l.to), id)%1000), func() {
+		l.answer(id, func(r *message.Reply) { *r = message.Reply{Status: message.TimedOut} })
+	})
+	l.pending[id] = out
+	l.mu.Unlock()
+	frame := message.AppendRequest(nil, id, &call.Request)
+	l.c.net.send(l.from.index, l.to, func() bool { return l.c.deliver(l, frame) })
+}
+
+// answer completes a pending call, once.
+func (l *link) answer(id uint64, fill func(*message.Reply)) {
+	l.mu.Lock()
+	out := l.pending[id]
+	delete(l.pending, id)
+	l.mu.Unlock()
+	if out == nil {
+		return
+	}
+	out.timer.Stop()
+	fill(&out.call.Reply)
+	out.call.Completion.Done(out.call)
+}
+
+// reset is what a broken connection does: whatever is unanswered stays so.
+func (l *link) reset() {
+	l.mu.Lock()
+	ids := slices.Sorted(maps.Keys(l.pending))
+	l.mu.Unlock()
+	for _, id := range ids {
+		l.answer(id, func(r *message.Reply) { *r = message.Reply{Status: message.TimedOut} })
+	}
+}
+
+// receive takes a reply frame.
+func (l *link) receive(frame []byte) {
+	if !l.from.alive() {
+		return
+	}
+	l.mu.Lock()
+	l.lastSeen = time.Now()
+	l.mu.Unlock()
+	h, err := message.ParseHead(frame)
+	if err != nil {
+		panic(fmt.Sprintf("nodetest: reply: %v", err))
+	}
+	l.mu.Lock()
+	out := l.pending[h.ID]
+	l.mu.Unlock()
+	if out == nil {
+		return
+	}
+	l.answer(h.ID, func(r *message.Reply) {
+		if _, err := message.ParseReply(frame, out.key, r); err != nil {
+			panic(fmt.Sprintf("nodetest: reply: %v", err))
+		}
+	})
+}
+
+// deliver hands a request frame to the node at the end of l.
+func (c *Cluster) deliver(l *link, frame []byte) bool {
+	inc := c.nodes[l.to].current()
+	if inc == nil || !inc.alive() {
+		return false
+	}
+	call := &message.Call{}
+	id, err := message.ParseRequest(append([]byte(nil), frame...), &call.Request)
+	if err != nil {
+		panic(fmt.Sprintf("nodetest: request: %v", err))
+	}
+	call.Hash = ring.Hash(call.Key)
+	call.Request.Op.Key = call.Key
+	refused := false
+	call.Completion = completion(func(call *message.Call) {
+		refused = call.Reply.Status.Refused()
+		reply := message.AppendReply(nil, id, &call.Reply)
+		if inc.alive() {
+			c.net.send(l.to, l.from.index, func() bool { l.receive(reply); return true })
+		}
+	})
+	if call.Kind == message.Mutate {
+		inc.coordinator.Forwarded(call)
+		return false // a link delivers a mutation at most once
+	}
+	inc.replica.Send(call)
+	return !refused
+}
+
+type completion func(*message.Call)
+
+func (f completion) Done(c *message.Call) { f(c) }

@@ -1,0 +1,60 @@
+package nodetest
+
+import (
+	"sync"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"kai/node/record"
+)
+
+// Scenario is a cluster, what clients do to it and what goes wrong.
+type Scenario struct {
+	Name    string
+	Config  Config
+	Load    Load
+	Trouble Trouble
+}
+
+// Outcome of one history.
+type Outcome struct {
+	History  []porcupine.Operation
+	Unknown  int // operations of unknown outcome, reads that got no answer included
+	Denied   int // mutations that were definitely not applied
+	Messages int
+	Counters map[string]uint64
+}
+
+// Run plays s with the given seed. Call it inside a synctest bubble.
+func (s Scenario) Run(seed uint64) Outcome {
+	cfg := s.Config
+	cfg.Seed = seed
+	c := NewCluster(cfg)
+	h := &history{start: time.Now()}
+	stop := make(chan struct{})
+	var clients, nemesis sync.WaitGroup
+	nemesis.Go(func() { c.nemesis(s.Trouble, stop) })
+	for i := range s.Load.Clients {
+		clients.Go(func() {
+			cl := &client{c: c, h: h, id: i, r: rng{seed: mix(seed, 77, uint64(i))}, load: s.Load, seen: map[string]record.Version{}}
+			cl.run()
+		})
+	}
+	clients.Wait()
+	close(stop)
+	nemesis.Wait()
+	out := Outcome{History: h.sorted(), Unknown: h.unknown, Denied: h.denied, Messages: c.net.sent, Counters: map[string]uint64{}}
+	for _, n := range c.nodes {
+		q := n.current().coordinator.Counters()
+		out.Counters["sticky"] += q.StickyRounds.Load()
+		out.Counters["seals"] += q.Seals.Load()
+		out.Counters["write_backs"] += q.WriteBacks.Load()
+		out.Counters["hedges"] += q.Hedges.Load()
+		out.Counters["retries"] += q.Retries.Load()
+		out.Counters["folded"] += q.Folded.Load()
+		out.Counters["wrong_epochs"] += n.current().replica.Counters().WrongEpochs.Load()
+		c.crash(n.index)
+	}
+	return out
+}

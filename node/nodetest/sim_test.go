@@ -1,0 +1,246 @@
+package nodetest
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"kai/node/quorum"
+	"kai/node/ring"
+)
+
+func envInt(name string, def int) int {
+	if v, err := strconv.Atoi(os.Getenv(name)); err == nil {
+		return v
+	}
+	return def
+}
+
+// base is three nodes, 3:2:2, four clients on three keys, a lossy network, cuts and restarts.
+func base(name string) Scenario {
+	return Scenario{
+		Name: name,
+		Config: Config{Nodes: 3, Quorum: ring.Quorum{N: 3, R: 2, W: 2}, Partitions: 2, Timeout: 400 * time.Millisecond,
+			Faults: Faults{Drop: 5, Duplicate: 5, Slow: 15, Doubt: 30}},
+		Load:    Load{Clients: 4, Ops: 12, Keys: 3, Batch: true},
+		Trouble: Trouble{Partitions: true, Crashes: true},
+	}
+}
+
+func with(s Scenario, change func(*Scenario)) Scenario { change(&s); return s }
+
+// scenarios are the clusters that must be linearizable whatever the seed.
+func scenarios() []Scenario {
+	return []Scenario{
+		base("cuts and restarts"),
+		with(base("skewed and jumping clocks"), func(s *Scenario) {
+			s.Config.Skew, s.Trouble.Jumps = 200*time.Millisecond, true
+		}),
+		with(base("quick restarts"), func(s *Scenario) {
+			s.Trouble = Trouble{Quick: true}
+			s.Config.Faults.Slow = 25
+		}),
+		with(base("pauses, one key"), func(s *Scenario) {
+			s.Trouble = Trouble{Pauses: true, Partitions: true}
+			s.Load.Keys, s.Load.Ops = 1, 10
+		}),
+		with(base("epochs move on"), func(s *Scenario) {
+			s.Trouble.Epochs, s.Trouble.Quick = true, true
+			s.Config.Skew = 50 * time.Millisecond
+		}),
+		with(base("five nodes, 3:2:2"), func(s *Scenario) {
+			s.Config.Nodes, s.Config.Partitions = 5, 4
+			s.Trouble.Pauses = true
+		}),
+		with(base("five replicas, 5:3:3"), func(s *Scenario) {
+			s.Config.Nodes, s.Config.Quorum = 5, ring.Quorum{N: 5, R: 3, W: 3}
+		}),
+		with(base("3:1:3"), func(s *Scenario) { s.Config.Quorum = ring.Quorum{N: 3, R: 1, W: 3} }),
+		with(base("two nodes of 3:2:2"), func(s *Scenario) { s.Config.Nodes = 2 }),
+		with(base("wiped disks never vote"), func(s *Scenario) { s.Trouble.Wipes = true }),
+	}
+}
+
+// play runs one seed in a bubble of its own and judges the history.
+func play(t *testing.T, s Scenario, seed uint64) (Outcome, porcupine.CheckResult) {
+	var out Outcome
+	synctest.Test(t, func(*testing.T) {
+		out = s.Run(seed)
+		time.Sleep(5 * time.Second) // timers and lanes end
+	})
+	return out, porcupine.CheckOperationsTimeout(model, out.History, 10*time.Second)
+}
+
+// tally of many seeds of one scenario.
+type tally struct {
+	histories, operations, unknown, denied, undecided int
+	counters                                          map[string]uint64
+	illegal                                           []uint64
+}
+
+// playMany plays n seeds from first on, on all processors, until stop says so.
+func playMany(t *testing.T, s Scenario, first uint64, n int, stop func(*tally) bool) tally {
+	var (
+		sum  = tally{counters: map[string]uint64{}}
+		mu   sync.Mutex
+		next atomic.Uint64
+		over atomic.Bool
+		wg   sync.WaitGroup
+	)
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for !over.Load() {
+				i := next.Add(1) - 1
+				if i >= uint64(n) {
+					return
+				}
+				out, verdict := play(t, s, first+i)
+				mu.Lock()
+				sum.histories++
+				sum.operations += len(out.History)
+				sum.unknown += out.Unknown
+				sum.denied += out.Denied
+				for k, v := range out.Counters {
+					sum.counters[k] += v
+				}
+				switch verdict {
+				case porcupine.Illegal:
+					sum.illegal = append(sum.illegal, first+i)
+					show(t, s, first+i, out)
+				case porcupine.Unknown:
+					sum.undecided++
+				}
+				over.Store(stop(&sum))
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return sum
+}
+
+// show leaves a picture of an illegal history for whoever asked for one.
+func show(t *testing.T, s Scenario, seed uint64, out Outcome) {
+	dir := os.Getenv("SHOW")
+	if dir == "" {
+		return
+	}
+	_, info := porcupine.CheckOperationsVerbose(model, out.History, 10*time.Second)
+	name := filepath.Join(dir, fmt.Sprintf("%s-%d.html", strings.ReplaceAll(s.Name, " ", "-"), seed))
+	if err := porcupine.VisualizePath(model, info, name); err != nil {
+		t.Log(err)
+	}
+	for _, o := range out.History {
+		t.Logf("%10d %10d %s", o.Call, o.Return, model.DescribeOperation(o.Input, o.Output))
+	}
+}
+
+// TestSim plays every scenario: SEEDS histories in all (default 600), from SEED on; ONLY picks
+// scenarios by a part of their name; SHOW names a folder for pictures of illegal histories.
+func TestSim(t *testing.T) {
+	var chosen []Scenario
+	for _, s := range scenarios() {
+		if strings.Contains(s.Name, os.Getenv("ONLY")) {
+			chosen = append(chosen, s)
+		}
+	}
+	seeds := max(envInt("SEEDS", 600)/len(chosen), 1)
+	total := 0
+	for _, s := range chosen {
+		t.Run(s.Name, func(t *testing.T) {
+			start := time.Now()
+			sum := playMany(t, s, uint64(envInt("SEED", 0)), seeds, func(*tally) bool { return false })
+			total += sum.histories
+			t.Logf("%d histories, %d illegal, %d undecided; %.1f operations, %.2f unknown, %.2f not applied each; %v; %.0f histories/s",
+				sum.histories, len(sum.illegal), sum.undecided, per(sum.operations, sum), per(sum.unknown, sum), per(sum.denied, sum),
+				sum.counters, float64(sum.histories)/time.Since(start).Seconds())
+			if len(sum.illegal) > 0 {
+				t.Errorf("illegal histories at seeds %v", sum.illegal)
+			}
+			if sum.undecided > 0 {
+				t.Errorf("%d histories could not be judged in time", sum.undecided)
+			}
+		})
+	}
+	t.Logf("%d histories in all", total)
+}
+
+func per(n int, t tally) float64 { return float64(n) / float64(t.histories) }
+
+// TestMutants switches one safety rule off at a time: a simulator that does not notice is no
+// evidence for the others.
+func TestMutants(t *testing.T) {
+	mutants := []struct {
+		Scenario
+		seeds int // enough to be caught with room to spare
+		first uint64
+	}{
+		{Scenario: with(base("no write-back on reads"), func(s *Scenario) { s.Config.Without = quorum.RuleWriteBack }), seeds: 3000},
+		{Scenario: with(base("no dedupe on retry"), func(s *Scenario) { s.Config.Without = quorum.RuleDedupe }), seeds: 3000},
+		{Scenario: with(base("negative answer without a seal"), func(s *Scenario) {
+			s.Config.Without = quorum.RuleSeal
+			s.Config.Faults = Faults{Drop: 30, Slow: 30, Doubt: 50}
+			s.Load = Load{Clients: 4, Ops: 8, Keys: 1, Conditional: true}
+			s.Trouble = Trouble{Partitions: true}
+		}), seeds: 30000},
+		{Scenario: with(base("negative answer from the sticky state"), func(s *Scenario) { s.Config.Without = quorum.RuleStickyNegative }), seeds: 3000},
+		{Scenario: with(base("no prepare, ballots by the clock"), func(s *Scenario) {
+			s.Config.Without, s.Config.Skew = quorum.RulePrepare, 50*time.Millisecond
+		}), seeds: 3000},
+		{Scenario: with(base("unknown called not applied"), func(s *Scenario) { s.Config.Without = quorum.RuleUnknown }), seeds: 3000},
+		{Scenario: with(base("promises lost at a quick restart"), func(s *Scenario) {
+			s.Config.Mutant = LostFence
+			s.Trouble = Trouble{Quick: true}
+			s.Config.Faults.Slow = 25
+		}), seeds: 6000},
+		{Scenario: with(base("a wiped disk that goes on voting"), func(s *Scenario) {
+			s.Config.Mutant, s.Trouble.Wipes = WipedVoter, true
+		}), seeds: 6000},
+	}
+	for _, m := range mutants {
+		if !strings.Contains(m.Name, os.Getenv("ONLY")) {
+			continue
+		}
+		t.Run(m.Name, func(t *testing.T) {
+			sum := playMany(t, m.Scenario, m.first, m.seeds, func(s *tally) bool { return len(s.illegal) > 0 && os.Getenv("RATE") == "" })
+			t.Logf("caught at seeds %v, after %d histories", sum.illegal, sum.histories)
+			if len(sum.illegal) == 0 {
+				t.Errorf("not caught in %d histories", sum.histories)
+			}
+		})
+	}
+}
+
+// TestReproducible plays seeds several times, on one processor and on all: the histories must be
+// the same to the nanosecond.
+func TestReproducible(t *testing.T) {
+	for _, s := range scenarios() {
+		t.Run(s.Name, func(t *testing.T) {
+			for seed := range uint64(10) {
+				var first [32]byte
+				for k := range 4 {
+					old := runtime.GOMAXPROCS(1 + k%2)
+					out, _ := play(t, s, seed)
+					runtime.GOMAXPROCS(old)
+					sum := sha256.Sum256(fmt.Append(nil, out.History))
+					if k == 0 {
+						first = sum
+					} else if sum != first {
+						t.Errorf("seed %d: run %d differs from the first", seed, k)
+					}
+				}
+			}
+		})
+	}
+}
