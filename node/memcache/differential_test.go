@@ -98,7 +98,7 @@ var sameAsMemcached = []string{
 // deviations is the table of DESIGN.md: requests that Kai answers otherwise than memcached 1.6.18, on
 // purpose. The test fails when memcached's answer turns out to be the same.
 var deviations = []exchange{
-	{"block of a refused storage command is swallowed (as memcached since 1.6.2x)",
+	{"block of a refused storage command is swallowed (as memcached since 1.6.40)",
 		"set " + longKey + " 0 0 7\r\nversion\r\nversion\r\n", lineBadFormat + "VERSION\r\n"},
 	{"the same with bad flags", "set a -1 0 7\r\nversion\r\n", lineBadFormat},
 	{"the same with a bad cas", "cas a 0 0 7 x\r\nversion\r\n", lineBadFormat},

@@ -8,8 +8,8 @@ import (
 
 // storage parses <key> <flags> <exptime> <bytes> [<cas unique>] [noreply] and the data block
 // (protocol.txt, "Storage commands"). Once the length of the block is known, the block is consumed
-// whatever else is wrong: it must never be taken for commands. memcached does so since its parser was
-// rewritten (process_update_cmd_start); 1.6.18 only when the value is too large.
+// whatever else is wrong: it must never be taken for commands. memcached does so since 1.6.40
+// (process_update_cmd_start); before, only when the value is too large.
 func (c *conn) storage(kind record.OpKind, words [][]byte, size int) bool {
 	quiet, args := noreply(words), 4
 	if kind == record.CompareAndSwap {
