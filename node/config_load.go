@@ -136,8 +136,8 @@ func fault(field reflect.StructField, value, problem string) Fault {
 }
 
 // A cluster manager adds variables of its own when a service is called kai (or kai-…): Kubernetes
-// the "service links" below. KAI_E2E and KAI_SEEDS switch tests of the project, which start nodes.
-var foreign = regexp.MustCompile(`^KAI_(E2E|SEEDS|([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?))$`)
+// the "service links" below. KAI_E2E… switches tests of the project, which start nodes.
+var foreign = regexp.MustCompile(`^KAI_(E2E(_[A-Z0-9_]+)?|([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?))$`)
 
 // unknownFaults refuses variables that mean nothing: a misspelt name would else be a default that
 // nobody asked for.

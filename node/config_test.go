@@ -141,7 +141,7 @@ func TestLoadReportsEveryFaultAtOnce(t *testing.T) {
 func TestLoadIgnoresServiceLinks(t *testing.T) {
 	environ := map[string]string{}
 	for _, name := range []string{"KAI_SERVICE_HOST", "KAI_SERVICE_PORT", "KAI_SERVICE_PORT_MEMCACHE", "KAI_PORT", "KAI_PORT_11211_TCP",
-		"KAI_PORT_11211_TCP_ADDR", "KAI_PEERS_SERVICE_HOST", "KAI_PEERS_PORT_11213_UDP_PROTO", "KAI_E2E"} {
+		"KAI_PORT_11211_TCP_ADDR", "KAI_PEERS_SERVICE_HOST", "KAI_PEERS_PORT_11213_UDP_PROTO", "KAI_E2E", "KAI_E2E_SEED"} {
 		environ[name] = "tcp://10.0.0.1:11211"
 	}
 	if _, err := Load(environ); err != nil {
