@@ -19,7 +19,9 @@ var version = "dev"
 
 func main() {
 	ctx, cancel := context.WithCancel(context.Background())
-	go stopOnSignal(cancel)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	go stopOnSignal(signals, time.Now, cancel, os.Exit)
 	a := app{
 		stdout: os.Stdout, stderr: os.Stderr, environ: environ(os.Environ()), version: version,
 		terminal: isTerminal(os.Stdout), run: run, interfaces: node.InterfaceAddrs,
@@ -41,23 +43,22 @@ type app struct {
 // process group and its parent, which passes it on (timeout make run), sends two at once.
 const echo = 500 * time.Millisecond
 
-// stopOnSignal cancels at the first SIGINT or SIGTERM and ends the process at the second, with the
-// code a shell gives for a process ended by that signal.
-func stopOnSignal(cancel func()) {
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+// stopOnSignal cancels at the first signal and ends the process at the second, with the code a shell
+// gives for a process ended by that signal. It returns after exit, or when signals is closed.
+func stopOnSignal(signals <-chan os.Signal, now func() time.Time, cancel func(), exit func(int)) {
 	<-signals
 	cancel()
-	first := time.Now()
+	first := now()
 	for s := range signals {
-		if time.Since(first) < echo {
+		if now().Sub(first) < echo {
 			continue
 		}
 		code := exitFailure
 		if number, ok := s.(syscall.Signal); ok {
 			code = 128 + int(number)
 		}
-		os.Exit(code)
+		exit(code)
+		return
 	}
 }
 

@@ -11,7 +11,9 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"kai/node"
 	"kai/node/console"
@@ -192,6 +194,31 @@ func TestReadmeListsExitCodes(t *testing.T) {
 	for _, code := range []int{exitOK, exitFailure, exitUsage, exitNotReady, 130} {
 		if n := strconv.Itoa(code); !strings.Contains(string(readme), "| "+n+" |") || !strings.Contains(rootHelp, "\n  "+n+" ") {
 			t.Errorf("exit code %s is missing in README.md or in the help", n)
+		}
+	}
+}
+
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	for _, c := range []struct {
+		gap  time.Duration // between all signals
+		sent []os.Signal
+		code int // -1: never
+	}{
+		{0, []os.Signal{syscall.SIGINT}, -1},
+		{10 * time.Millisecond, []os.Signal{syscall.SIGTERM, syscall.SIGTERM}, -1}, // one, told twice
+		{time.Second, []os.Signal{syscall.SIGTERM, syscall.SIGTERM}, 143},
+		{300 * time.Millisecond, []os.Signal{syscall.SIGTERM, syscall.SIGTERM, syscall.SIGINT}, 130},
+	} {
+		signals := make(chan os.Signal, len(c.sent))
+		for _, s := range c.sent {
+			signals <- s
+		}
+		close(signals)
+		cancelled, code, clock := false, -1, time.Unix(0, 0)
+		now := func() time.Time { defer func() { clock = clock.Add(c.gap) }(); return clock }
+		stopOnSignal(signals, now, func() { cancelled = true }, func(n int) { code = n })
+		if !cancelled || code != c.code {
+			t.Errorf("%+v: cancelled %v, exit code %d", c, cancelled, code)
 		}
 	}
 }
