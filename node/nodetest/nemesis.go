@@ -12,6 +12,7 @@ type Trouble struct {
 	Partitions bool // cut links, some one way
 	Crashes    bool // restarts that lose what was not synced
 	Quick      bool // restarts so quick that nobody notices, and many
+	Victim     bool // restarts hit the last node only, and often: the others stay to be rivals
 	Wipes      bool // restarts with an empty disk, under the same id
 	Pauses     bool // nodes that hang for a while
 	Jumps      bool // clocks that jump
@@ -28,8 +29,8 @@ func (c *Cluster) nemesis(t Trouble, stop <-chan struct{}) {
 		}
 	}
 	add(t.Partitions, c.partition)
-	add(t.Crashes || t.Quick, func(r *rng) { c.bounce(r, t.Quick, false) })
-	add(t.Wipes, func(r *rng) { c.bounce(r, false, true) })
+	add(t.Crashes || t.Quick, func(r *rng) { c.bounce(r, t.Quick, t.Victim, false) })
+	add(t.Wipes, func(r *rng) { c.bounce(r, false, false, true) })
 	add(t.Pauses, func(r *rng) { c.net.hold(r.intn(len(c.nodes)), r.between(20*time.Millisecond, 300*time.Millisecond)) })
 	add(t.Jumps, func(r *rng) {
 		c.nodes[r.intn(len(c.nodes))].skew.Store(int64(r.between(-c.Skew, c.Skew+1)))
@@ -41,6 +42,9 @@ func (c *Cluster) nemesis(t Trouble, stop <-chan struct{}) {
 	lo, hi := 10*time.Millisecond, 100*time.Millisecond
 	if t.Quick {
 		lo, hi = 10*time.Millisecond, 90*time.Millisecond
+	}
+	if t.Victim {
+		lo, hi = time.Millisecond, 12*time.Millisecond
 	}
 	for {
 		timer := time.NewTimer(r.between(lo, hi))
@@ -76,8 +80,11 @@ func (c *Cluster) partition(r *rng) {
 	}
 }
 
-func (c *Cluster) bounce(r *rng, quick, wipe bool) {
+func (c *Cluster) bounce(r *rng, quick, victim, wipe bool) {
 	i := r.intn(len(c.nodes))
+	if victim {
+		i = len(c.nodes) - 1
+	}
 	nd := c.nodes[i]
 	if nd.out || wipe && slices.ContainsFunc(c.nodes, func(n *node) bool { return n.out }) {
 		return // one wiped disk is what N:R:W can bear

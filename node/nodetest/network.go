@@ -23,27 +23,34 @@ type network struct {
 	faults Faults
 
 	mu    sync.Mutex
-	count map[[2]int]uint64
+	count map[flow]uint64
 	cut   map[[2]int]bool
 	held  map[int]time.Time // paused nodes: until when nothing goes in or out
 	sent  int
 }
 
+// flow is what goes one way between two nodes about one key. Choices are made by a flow's own count:
+// operations on different keys may start at the same instant, in an order that nobody can foresee.
+type flow struct {
+	from, to int
+	kind     message.Kind // 0 for replies
+	key      string
+}
+
 func newNetwork(seed uint64, f Faults) *network {
-	return &network{seed: seed, faults: f, count: map[[2]int]uint64{}, cut: map[[2]int]bool{}, held: map[int]time.Time{}}
+	return &network{seed: seed, faults: f, count: map[flow]uint64{}, cut: map[[2]int]bool{}, held: map[int]time.Time{}}
 }
 
 // send delivers after a while, or not, or twice. deliver reports whether a second copy may follow:
 // a link never repeats a request that the other side refused.
-func (n *network) send(from, to int, deliver func() bool) {
-	link := [2]int{from, to}
+func (n *network) send(f flow, deliver func() bool) {
 	n.mu.Lock()
-	n.count[link]++
-	c, cut := n.count[link], n.cut[link]
-	held := max(time.Until(n.held[from]), time.Until(n.held[to]), 0)
+	n.count[f]++
+	c, cut := n.count[f], n.cut[[2]int{f.from, f.to}]
+	held := max(time.Until(n.held[f.from]), time.Until(n.held[f.to]), 0)
 	n.sent++
 	n.mu.Unlock()
-	r := rng{seed: mix(n.seed, uint64(from)+1000, uint64(to)+2000, c)}
+	r := rng{seed: mix(n.seed, uint64(f.from)+1000, uint64(f.to)+2000, uint64(f.kind), ring.Hash([]byte(f.key)), c)}
 	delay := r.between(200*time.Microsecond, 3*time.Millisecond)
 	if r.chance(n.faults.Slow) {
 		delay = r.between(3*time.Millisecond, 120*time.Millisecond)
@@ -127,13 +134,13 @@ func (l *link) Send(call *message.Call) {
 	}
 	out := &outgoing{call: call, key: append([]byte(nil), call.Key...)}
 	// The fraction keeps timeouts from coinciding with each other.
-	out.timer = time.AfterFunc(call.Timeout+time.Duration(mix(l.c.seed, uint64(l.to), id)%1000), func() {
+	out.timer = time.AfterFunc(call.Timeout+time.Duration(mix(l.c.seed, uint64(l.to), uint64(call.Kind), call.Hash)%1000), func() {
 		l.answer(id, func(r *message.Reply) { *r = message.Reply{Status: message.TimedOut} })
 	})
 	l.pending[id] = out
 	l.mu.Unlock()
 	frame := message.AppendRequest(nil, id, &call.Request)
-	l.c.net.send(l.from.index, l.to, func() bool { return l.c.deliver(l, frame) })
+	l.c.net.send(flow{l.from.index, l.to, call.Kind, string(out.key)}, func() bool { return l.c.deliver(l, frame) })
 }
 
 // answer completes a pending call, once.
@@ -203,7 +210,7 @@ func (c *Cluster) deliver(l *link, frame []byte) bool {
 		refused = call.Reply.Status.Refused()
 		reply := message.AppendReply(nil, id, &call.Reply)
 		if inc.alive() {
-			c.net.send(l.to, l.from.index, func() bool { l.receive(reply); return true })
+			c.net.send(flow{l.to, l.from.index, 0, string(call.Key)}, func() bool { l.receive(reply); return true })
 		}
 	})
 	if call.Kind == message.Mutate {

@@ -1,7 +1,6 @@
 package nodetest
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -54,6 +53,16 @@ func scenarios() []Scenario {
 		with(base("pauses, one key"), func(s *Scenario) {
 			s.Trouble = Trouble{Pauses: true, Partitions: true}
 			s.Load.Keys, s.Load.Ops = 1, 10
+		}),
+		with(base("one node restarts all the time"), func(s *Scenario) {
+			s.Config.Faults = Faults{Drop: 3, Slow: 20, Doubt: 50}
+			s.Load.Keys, s.Load.Ops = 2, 9
+			s.Trouble = Trouble{Quick: true, Victim: true}
+		}),
+		with(base("rivals for keys that come and go"), func(s *Scenario) {
+			s.Config.Faults = Faults{Drop: 5, Slow: 20, Doubt: 50}
+			s.Load = Load{Clients: 5, Ops: 8, Keys: 2, Conditional: true}
+			s.Trouble = Trouble{Partitions: true}
 		}),
 		with(base("epochs move on"), func(s *Scenario) {
 			s.Trouble.Epochs, s.Trouble.Quick = true, true
@@ -190,10 +199,10 @@ func TestMutants(t *testing.T) {
 		{Scenario: with(base("no dedupe on retry"), func(s *Scenario) { s.Config.Without = quorum.RuleDedupe }), seeds: 3000},
 		{Scenario: with(base("negative answer without a seal"), func(s *Scenario) {
 			s.Config.Without = quorum.RuleSeal
-			s.Config.Faults = Faults{Drop: 30, Slow: 30, Doubt: 50}
-			s.Load = Load{Clients: 4, Ops: 8, Keys: 1, Conditional: true}
+			s.Config.Faults = Faults{Drop: 5, Slow: 20, Doubt: 50}
+			s.Load = Load{Clients: 5, Ops: 8, Keys: 2, Conditional: true}
 			s.Trouble = Trouble{Partitions: true}
-		}), seeds: 30000},
+		}), first: 2100, seeds: 30000}, // about 1 in 10,000; the known seeds are 2122 and 12679
 		{Scenario: with(base("negative answer from the sticky state"), func(s *Scenario) { s.Config.Without = quorum.RuleStickyNegative }), seeds: 3000},
 		{Scenario: with(base("no prepare, ballots by the clock"), func(s *Scenario) {
 			s.Config.Without, s.Config.Skew = quorum.RulePrepare, 50*time.Millisecond
@@ -201,9 +210,10 @@ func TestMutants(t *testing.T) {
 		{Scenario: with(base("unknown called not applied"), func(s *Scenario) { s.Config.Without = quorum.RuleUnknown }), seeds: 3000},
 		{Scenario: with(base("promises lost at a quick restart"), func(s *Scenario) {
 			s.Config.Mutant = LostFence
-			s.Trouble = Trouble{Quick: true}
-			s.Config.Faults.Slow = 25
-		}), seeds: 6000},
+			s.Config.Faults = Faults{Drop: 3, Slow: 20, Doubt: 50}
+			s.Load.Keys, s.Load.Ops = 2, 9
+			s.Trouble = Trouble{Quick: true, Victim: true}
+		}), first: 500, seeds: 6000}, // about 1 in 1,000; a known seed is 532
 		{Scenario: with(base("a wiped disk that goes on voting"), func(s *Scenario) {
 			s.Config.Mutant, s.Trouble.Wipes = WipedVoter, true
 		}), seeds: 6000},
@@ -233,7 +243,7 @@ func TestReproducible(t *testing.T) {
 					old := runtime.GOMAXPROCS(1 + k%2)
 					out, _ := play(t, s, seed)
 					runtime.GOMAXPROCS(old)
-					sum := sha256.Sum256(fmt.Append(nil, out.History))
+					sum := out.fingerprint()
 					if k == 0 {
 						first = sum
 					} else if sum != first {

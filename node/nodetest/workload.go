@@ -1,10 +1,13 @@
 package nodetest
 
 import (
+	"cmp"
+	"crypto/sha256"
 	"fmt"
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -152,7 +155,26 @@ func (h *history) sorted() []porcupine.Operation {
 		if a.Call != b.Call {
 			return int(a.Call - b.Call)
 		}
-		return a.ClientId - b.ClientId
+		return cmp.Or(a.ClientId%1000-b.ClientId%1000, strings.Compare(a.Input.(input).arg, b.Input.(input).arg))
 	})
 	return h.ops
+}
+
+// fingerprint is the history with its tokens renamed by first appearance: their numbers depend on
+// which of two operations of one instant came first, their order for one key does not.
+func (o Outcome) fingerprint() [32]byte {
+	names := map[record.Version]record.Version{0: 0}
+	name := func(v record.Version) record.Version {
+		if _, ok := names[v]; !ok {
+			names[v] = record.Version(len(names))
+		}
+		return names[v]
+	}
+	h := sha256.New()
+	for _, op := range o.History {
+		in, out := op.Input.(input), op.Output.(output)
+		in.token, out.token = name(in.token), name(out.token)
+		_, _ = fmt.Fprintln(h, in, out, op.Call, op.Return)
+	}
+	return [32]byte(h.Sum(nil))
 }
