@@ -1,0 +1,129 @@
+package store
+
+import (
+	"time"
+)
+
+// applyLoop moves sealed chunks from the overlay into the table. After stop, all of them.
+func (s *Store) applyLoop(stop <-chan struct{}) {
+	for {
+		select {
+		case <-s.applyWake:
+			for s.applySome(s.applyAt()) {
+			}
+		case <-s.abort:
+			return
+		case <-stop:
+			s.sealLast()
+			for s.applySome(1) {
+			}
+			return
+		}
+	}
+}
+
+// sealLast seals the newest chunk; nothing will be staged any more.
+func (s *Store) sealLast() {
+	s.liveMu.Lock()
+	defer s.liveMu.Unlock()
+	if n := len(s.live); n > 0 {
+		s.seal(s.live[n-1])
+	}
+}
+
+// applySome applies the oldest sealed chunks, applyAt() bytes of them, if there are least bytes.
+func (s *Store) applySome(least int64) bool {
+	if s.aborted() || s.failed() != nil {
+		signal(s.roomWake) // the committer must look why
+		return false
+	}
+	s.liveMu.Lock()
+	var chunks []*chunk
+	var bytes int64
+	for _, c := range s.live {
+		if !c.sealed || bytes >= s.applyAt() {
+			break
+		}
+		chunks, bytes = append(chunks, c), bytes+int64(len(c.buf))
+	}
+	s.liveMu.Unlock()
+	if bytes < least || len(chunks) == 0 {
+		return false
+	}
+	started := time.Now()
+	rows := s.collect(chunks)
+	s.applyMu.Lock()
+	err := s.table.Apply(rows)
+	s.applyMu.Unlock()
+	if err != nil {
+		if !s.aborted() {
+			s.fail("write to the table", err)
+		}
+		signal(s.roomWake)
+		return false
+	}
+	s.counts.applied.Add(int64(len(rows) - 1))
+	s.counts.applyNanos.Add(int64(time.Since(started)))
+	s.drop(chunks, bytes)
+	return true
+}
+
+// collect returns the rows that chunks bring to the table, and last the mark that they did. An
+// entry with a newer one of its key anywhere in the overlay is left out: the newer one is durable
+// in the log, and stays there until it is in the table itself.
+func (s *Store) collect(chunks []*chunk) []Row {
+	var rows []Row
+	for _, c := range chunks {
+		c.each(func(e entry, r ref) {
+			sh := s.shard(e.hash)
+			sh.mu.Lock()
+			newest := sh.dirtyRef(s.window, &e) == r
+			sh.mu.Unlock()
+			if newest {
+				rows = append(rows, Row{e.tableKey(nil), e.value})
+			}
+		})
+	}
+	return append(rows, appliedRow(chunks[len(chunks)-1].end))
+}
+
+// each calls fn with the published records and metas of c, in order.
+func (c *chunk) each(fn func(entry, ref)) {
+	end := int(c.published.Load())
+	for off := 0; off < end; {
+		e, size := entryAt(c.buf[off:])
+		if e.kind == kindRecord || e.kind == kindMeta {
+			fn(e, refOf(c, off))
+		}
+		off += size
+	}
+}
+
+// drop takes applied chunks out of the overlay; their newest entries move to the cache.
+func (s *Store) drop(chunks []*chunk, bytes int64) {
+	for _, c := range chunks {
+		c.each(func(e entry, r ref) {
+			sh := s.shard(e.hash)
+			sh.mu.Lock()
+			if sh.dirtyRef(s.window, &e) == r {
+				sh.clearDirty(s.window, &e)
+				if e.kind == kindRecord {
+					sh.cache.put(&e, true)
+				}
+			}
+			sh.mu.Unlock()
+		})
+	}
+	end := chunks[len(chunks)-1].end
+	s.liveMu.Lock()
+	s.live = append([]*chunk(nil), s.live[len(chunks):]...)
+	s.sealed -= bytes
+	s.liveMu.Unlock()
+	for _, c := range chunks {
+		s.window.slot(c.id).Store(nil)
+	}
+	signal(s.roomWake)
+	if err := s.segments.release(s.disk, end.segment); err != nil && !s.aborted() {
+		s.log.Warn("store_log_not_freed", "error", err)
+	}
+}

@@ -1,0 +1,67 @@
+package store
+
+import (
+	"errors"
+	"syscall"
+	"time"
+)
+
+const diskCheckEvery = time.Second
+
+// keepLoop keeps a spare segment ready and an eye on the disk's free space.
+func (s *Store) keepLoop(stop <-chan struct{}) {
+	ticker := time.NewTicker(diskCheckEvery)
+	defer ticker.Stop()
+	for {
+		s.checkSpace()
+		s.makeSpare()
+		select {
+		case <-s.spareWake:
+		case <-ticker.C:
+		case <-s.abort:
+			return
+		case <-stop:
+			return
+		}
+	}
+}
+
+// checkSpace opens or shuts the door for records. Badger writes through sparse memory maps, where a
+// full disk is a SIGBUS that ends the process: writes must end before the space does.
+func (s *Store) checkSpace() {
+	if s.opts.ReserveBytes < 0 {
+		return
+	}
+	free, err := s.disk.Free()
+	if err != nil {
+		s.log.Warn("store_disk_space_unknown", "error", err)
+		return
+	}
+	short := free < uint64(s.opts.ReserveBytes)
+	if s.noSpace.Swap(short) == short {
+		return
+	}
+	if short {
+		s.log.Error("store_disk_full: writes are refused until space returns", "free_bytes", free, "reserve_bytes", s.opts.ReserveBytes)
+	} else {
+		s.log.Info("store_disk_space_back", "free_bytes", free)
+	}
+}
+
+func (s *Store) makeSpare() {
+	if !s.tail.wantsSpare() || s.failed() != nil || s.aborted() {
+		return
+	}
+	seg, err := s.segments.make(s.disk, s.opts.SegmentBytes)
+	switch {
+	case err == nil:
+		s.tail.setSpare(seg)
+	case s.aborted():
+	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
+		s.noSpace.Store(true)
+		s.log.Error("store_disk_full: no space for a log segment", "error", err)
+	default:
+		// Nothing of the log is lost by this; Put answers ErrBusy at the end of the segment.
+		s.log.Error("store_log_no_spare", "error", err)
+	}
+}

@@ -1,0 +1,68 @@
+package store
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	"kai/node/record"
+	"kai/node/ring"
+)
+
+// Scan calls fn with every record of partition p in the order of keys, those not yet in the table
+// included. All that was committed before Scan began is there; of what is committed meanwhile, some
+// may be. The slices are valid until fn returns. It ends with fn's first error, or with one that
+// wraps record.ErrCorrupt at a damaged record.
+func (s *Store) Scan(p ring.Partition, fn func(key, enc []byte) error) error {
+	// Overlay first, table second: what moves from the one to the other in between is seen twice,
+	// not missed. Which of the two is newer does not matter: both were current during the scan.
+	fresh := s.overlayOf(p)
+	from := appendTableKey(nil, p, nil)
+	to := appendTableKey(nil, p+1, nil)
+	if p+1 == 0 {
+		to = []byte{spaceRecord + 1}
+	}
+	err := s.table.Scan(from, to, func(key, enc []byte) error {
+		key = key[recordPrefixLen:]
+		for len(fresh) > 0 && bytes.Compare(fresh[0].Key, key) < 0 {
+			if err := fn(fresh[0].Key, fresh[0].Value); err != nil {
+				return err
+			}
+			fresh = fresh[1:]
+		}
+		if len(fresh) > 0 && bytes.Equal(fresh[0].Key, key) {
+			enc, fresh = fresh[0].Value, fresh[1:]
+		}
+		if err := record.Check(key, enc); err != nil {
+			s.counts.corrupt(err)
+			return fmt.Errorf("store: scan partition %d: %w", p, err)
+		}
+		return fn(key, enc)
+	})
+	for _, row := range fresh {
+		if err == nil {
+			err = fn(row.Key, row.Value)
+		}
+	}
+	return err
+}
+
+// overlayOf returns the newest entries of p's records in the overlay, in the order of keys. They
+// alias chunks, which stay as they are for as long as anyone looks at them.
+func (s *Store) overlayOf(p ring.Partition) []Row {
+	s.liveMu.Lock()
+	chunks := slices.Clone(s.live)
+	s.liveMu.Unlock()
+	var rows []Row
+	for _, c := range chunks {
+		c.each(func(e entry, _ ref) {
+			if e.kind == kindRecord && e.p == p {
+				rows = append(rows, Row{e.key, e.value})
+			}
+		})
+	}
+	// Of one key, the newest comes first and stays.
+	slices.Reverse(rows)
+	slices.SortStableFunc(rows, func(a, b Row) int { return bytes.Compare(a.Key, b.Key) })
+	return slices.CompactFunc(rows, func(a, b Row) bool { return bytes.Equal(a.Key, b.Key) })
+}

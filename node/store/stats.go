@@ -1,0 +1,77 @@
+package store
+
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"kai/node/record"
+)
+
+// Stats are counters since Open and sizes as of now.
+type Stats struct {
+	// Puts are entries committed, Refused those turned away (busy, full, failed, closed).
+	Puts, Refused int64
+	// Batches are groups of entries written to the log together, Syncs the waits for the disk, in
+	// all SyncTime long. LogBytes were written.
+	Batches, Syncs, LogBytes int64
+	SyncTime                 time.Duration
+	// Applied are rows written to the table, in all ApplyTime long. Stalls are waits of the
+	// committer for it.
+	Applied, Stalls int64
+	ApplyTime       time.Duration
+	// Hits and Misses of Peek and Get in memory; Corrupt are damaged records met.
+	Hits, Misses, Corrupt int64
+	// OverlayBytes and Segments of the log that the table does not have yet.
+	OverlayBytes, Segments int64
+	// Full and Failed: why Put refuses, if it does.
+	Full, Failed bool
+}
+
+type counts struct {
+	puts, refused, batches, syncs, logBytes, syncNanos atomic.Int64
+	applied, stalls, applyNanos                        atomic.Int64
+	hits, misses, damaged                              atomic.Int64
+}
+
+func (c *counts) peek(known bool) {
+	if known {
+		c.hits.Add(1)
+	}
+}
+
+func (c *counts) get(known bool) {
+	if known {
+		c.hits.Add(1)
+	} else {
+		c.misses.Add(1)
+	}
+}
+
+func (c *counts) corrupt(err error) {
+	if errors.Is(err, record.ErrCorrupt) {
+		c.damaged.Add(1)
+	}
+}
+
+// Stats returns the store's counters.
+func (s *Store) Stats() Stats {
+	c := &s.counts
+	st := Stats{
+		Puts: c.puts.Load(), Refused: c.refused.Load(),
+		Batches: c.batches.Load(), Syncs: c.syncs.Load(), LogBytes: c.logBytes.Load(),
+		SyncTime: time.Duration(c.syncNanos.Load()),
+		Applied:  c.applied.Load(), Stalls: c.stalls.Load(), ApplyTime: time.Duration(c.applyNanos.Load()),
+		Hits: c.hits.Load(), Misses: c.misses.Load(), Corrupt: c.damaged.Load(),
+		Full: s.noSpace.Load(), Failed: s.failed() != nil,
+	}
+	s.liveMu.Lock()
+	for _, chunk := range s.live {
+		st.OverlayBytes += int64(len(chunk.buf))
+	}
+	s.liveMu.Unlock()
+	s.segments.mu.Lock()
+	st.Segments = int64(len(s.segments.used))
+	s.segments.mu.Unlock()
+	return st
+}

@@ -1,0 +1,197 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+	"github.com/dgraph-io/badger/v4/y"
+
+	"kai/node/record"
+)
+
+// BadgerTable is a Table in Badger. Values longer than pieceLen are kept in pieces, so that nothing
+// ever goes to Badger's value log (DESIGN.md, "Badger").
+type BadgerTable struct {
+	db       *badger.DB
+	dir      string
+	pieceLen int
+	// pieces: there is, or was, a value in pieces; only then must Apply look for old ones.
+	pieces bool
+}
+
+const (
+	// metaPieces is the user meta of a row whose value is the length of a value in pieces.
+	metaPieces  = 1
+	spacePieces = 'p'
+	// piecesKey is there as soon as any value was written in pieces.
+	piecesKey = "spieces"
+)
+
+// OpenBadger opens or creates a table in o.Dir/table.
+func OpenBadger(o Options) (*BadgerTable, error) {
+	dir := filepath.Join(o.Dir, "table")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("store: create table directory: %w", err)
+	}
+	bo := badgerOptions(dir, &o)
+	db, err := badger.Open(bo)
+	if err != nil {
+		return nil, fmt.Errorf("store: open table: %w", err)
+	}
+	t := &BadgerTable{db: db, dir: dir, pieceLen: int(bo.ValueThreshold) / 2}
+	_, t.pieces, err = t.Get(nil, []byte(piecesKey))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("store: open table: %w", err), db.Close())
+	}
+	return t, nil
+}
+
+func badgerOptions(dir string, o *Options) badger.Options {
+	bo := badger.DefaultOptions(dir).
+		WithLogger(badgerLogger{o.Logger}).
+		WithMetricsEnabled(false).
+		WithDetectConflicts(false).
+		WithNumVersionsToKeep(1).
+		WithSyncWrites(false).
+		WithMemTableSize(o.MemTableBytes).
+		WithNumMemtables(o.MemTables).
+		WithNumCompactors(2).
+		WithValueLogFileSize(1 << 20).
+		WithCompression(options.None).
+		WithBlockCacheSize(o.BlockCacheBytes).
+		WithIndexCacheSize(0).
+		WithChecksumVerificationMode(options.OnBlockRead)
+	// A transaction holds at most 15 % of a memtable, and a value must fit into one.
+	return bo.WithValueThreshold(min(1<<20, o.MemTableBytes/10))
+}
+
+// Get implements Table.
+func (t *BadgerTable) Get(dst, key []byte) ([]byte, bool, error) {
+	txn := t.db.NewTransaction(false)
+	defer txn.Discard()
+	item, err := txn.Get(key)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return dst, false, nil
+	}
+	if err != nil {
+		return dst, false, damage(err)
+	}
+	value, err := t.value(dst, txn, item)
+	return value, err == nil, damage(err)
+}
+
+// damage marks Badger's checksum errors as what they are to the caller.
+func damage(err error) error {
+	if errors.Is(err, y.ErrChecksumMismatch) || err != nil && strings.Contains(err.Error(), y.ErrChecksumMismatch.Error()) {
+		return fmt.Errorf("%w: %w", record.ErrCorrupt, err)
+	}
+	return err
+}
+
+// value appends the value of an item, put together from its pieces if need be.
+func (t *BadgerTable) value(dst []byte, txn *badger.Txn, item *badger.Item) ([]byte, error) {
+	if item.UserMeta()&metaPieces == 0 {
+		err := item.Value(func(v []byte) error {
+			dst = append(dst, v...)
+			return nil
+		})
+		return dst, err
+	}
+	length, err := piecesLen(item)
+	if err != nil {
+		return dst, err
+	}
+	start := len(dst)
+	for i := range t.count(length) {
+		piece, err := txn.Get(pieceKey(item.Key(), i))
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			return dst[:start], fmt.Errorf("%w: piece %d is missing", record.ErrCorrupt, i)
+		}
+		if err == nil {
+			err = piece.Value(func(v []byte) error {
+				dst = append(dst, v...)
+				return nil
+			})
+		}
+		if err != nil {
+			return dst[:start], err
+		}
+	}
+	if len(dst)-start != length {
+		return dst[:start], fmt.Errorf("%w: pieces of a wrong length", record.ErrCorrupt)
+	}
+	return dst, nil
+}
+
+func (t *BadgerTable) count(length int) int { return (length + t.pieceLen - 1) / t.pieceLen }
+
+func piecesLen(item *badger.Item) (n int, err error) {
+	err = item.Value(func(v []byte) error {
+		if len(v) != 8 {
+			return fmt.Errorf("%w: row of a value in pieces", record.ErrCorrupt)
+		}
+		n = int(binary.LittleEndian.Uint64(v))
+		return nil
+	})
+	return n, err
+}
+
+// pieceKey: the length of the key keeps the pieces of one key apart from another's.
+func pieceKey(key []byte, i int) []byte {
+	k := append([]byte{spacePieces, byte(len(key) >> 8), byte(len(key))}, key...)
+	return binary.BigEndian.AppendUint32(k, uint32(i))
+}
+
+// Scan implements Table. Values are not prefetched: for values within the tree that costs more than
+// it brings (measured: 690–980 MB/s without, 300 with).
+func (t *BadgerTable) Scan(from, to []byte, fn func(key, value []byte) error) error {
+	txn := t.db.NewTransaction(false)
+	defer txn.Discard()
+	it := txn.NewIterator(badger.IteratorOptions{})
+	defer it.Close()
+	var value []byte
+	for it.Seek(from); it.Valid(); it.Next() {
+		item := it.Item()
+		key := item.Key()
+		if string(key) >= string(to) {
+			return nil
+		}
+		var err error
+		if value, err = t.value(value[:0], txn, item); err != nil {
+			return damage(err)
+		}
+		if err := fn(key, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close implements Table. It flushes, and takes as long as that takes.
+func (t *BadgerTable) Close() error {
+	if err := t.db.Close(); err != nil {
+		return fmt.Errorf("store: close table: %w", err)
+	}
+	return nil
+}
+
+// badgerLogger turns Badger's talk into log records: its Info is about its insides, thus Debug.
+type badgerLogger struct{ log *slog.Logger }
+
+func (l badgerLogger) Errorf(format string, a ...any) { l.log.Error("badger_error", text(format, a)) }
+func (l badgerLogger) Warningf(format string, a ...any) {
+	l.log.Warn("badger_warning", text(format, a))
+}
+func (l badgerLogger) Infof(format string, a ...any)  { l.log.Debug("badger_info", text(format, a)) }
+func (l badgerLogger) Debugf(format string, a ...any) {}
+
+func text(format string, a []any) slog.Attr {
+	return slog.String("text", strings.TrimSpace(fmt.Sprintf(format, a...)))
+}
