@@ -2,6 +2,7 @@ package record
 
 import (
 	"bytes"
+	"math"
 	"strconv"
 )
 
@@ -197,12 +198,19 @@ func (op *Op) count(r *Record, live bool, id Version) (Result, bool) {
 	return Result{Status: Counted, Number: n}, true
 }
 
-// parseCounter reads a decimal number with surrounding white space, at most 20 bytes in all, as
-// memcached's strtoull does.
-func parseCounter(v []byte) (uint64, bool) {
-	if len(v) > 20 {
-		return 0, false
+// space is what C's isspace calls white space.
+const space = " \t\n\v\f\r"
+
+// parseCounter reads a decimal 64-bit number with white space around it. Like memcached it sets no
+// limit to the padding nor to leading zeros: decr of a padded number pads it again, to any length.
+func parseCounter(v []byte) (n uint64, ok bool) {
+	v = bytes.Trim(v, space)
+	for _, c := range v {
+		d := uint64(c - '0')
+		if d > 9 || n > (math.MaxUint64-d)/10 {
+			return 0, false
+		}
+		n = n*10 + d
 	}
-	n, err := strconv.ParseUint(string(bytes.TrimSpace(v)), 10, 64)
-	return n, err == nil
+	return n, len(v) > 0
 }

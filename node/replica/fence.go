@@ -113,7 +113,13 @@ func (f *Fence) When(ticks uint64, fn func(error)) {
 		fn(nil)
 		return
 	}
-	if f.raise(ticks); f.staged < ticks {
+	f.raise(ticks)
+	if ticks <= f.durable.Load() { // a store that answered within PutMeta: nobody would wake fn
+		f.mu.Unlock()
+		fn(nil)
+		return
+	}
+	if f.staged < ticks {
 		err := f.err
 		f.mu.Unlock()
 		if err == nil {

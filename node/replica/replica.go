@@ -64,6 +64,9 @@ type Replica struct {
 	voting   atomic.Bool
 	commits  sync.Pool // of *commit
 	counters Counters
+
+	confMu   sync.Mutex
+	adopting map[ring.Partition]struct{} // their next configuration is on its way to the disk
 }
 
 // Counters count what the replica answered, since start.
@@ -88,7 +91,8 @@ type pending struct {
 
 // New makes a replica that votes.
 func New(opts Options) *Replica {
-	r := &Replica{opts: opts, promises: make([]atomic.Pointer[[]record.Ballot], opts.Partitions)}
+	r := &Replica{opts: opts, promises: make([]atomic.Pointer[[]record.Ballot], opts.Partitions),
+		adopting: map[ring.Partition]struct{}{}}
 	for i := range r.stripes {
 		r.stripes[i].pending = map[uint64]*pending{}
 	}

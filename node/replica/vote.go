@@ -56,8 +56,8 @@ func (r *Replica) prepare(call *message.Call) {
 	}
 	st := r.stripe(call.Hash)
 	st.mu.Lock()
-	if st.park(call) {
-		st.mu.Unlock()
+	if p := st.pending[call.Hash]; p != nil {
+		r.park(st, p, call)
 		return
 	}
 	slot, promised := r.promised(call.Partition, call.Hash, call.Epoch)
@@ -111,11 +111,14 @@ func (r *Replica) accept(call *message.Call) {
 	if top.Less(call.Next) {
 		top = call.Next
 	}
-	if b.IsZero() || r.tooFarAhead(top) {
+	switch {
+	case b.IsZero():
+		call.Reply.Status = message.Invalid
+		call.Completion.Done(call)
+		return
+	case r.tooFarAhead(top):
+		r.counters.ClockRejects.Add(1)
 		call.Reply.Status = message.ClockReject
-		if b.IsZero() {
-			call.Reply.Status = message.Invalid
-		}
 		call.Completion.Done(call)
 		return
 	}
@@ -125,8 +128,8 @@ func (r *Replica) accept(call *message.Call) {
 	acc, known := r.accepted(st, call)
 	switch {
 	case known && acc == b: // a duplicate: what it asks for is here, or on its way
-		if st.park(call) {
-			st.mu.Unlock()
+		if p := st.pending[call.Hash]; p != nil {
+			r.park(st, p, call)
 			return
 		}
 		if slot.Less(top) {
@@ -215,32 +218,57 @@ func (r *Replica) stage(st *stripe, call *message.Call, b record.Ballot) *commit
 	return c
 }
 
+// maxParked bounds the calls that wait for one key's staged writes; each keeps a copy of its record.
+const maxParked = 1024
+
 // park parks call until the key's staged writes are durable: a promise must tell the state that
-// will be found on disk, and a duplicate may be acknowledged only with the original. st is locked.
-func (st *stripe) park(call *message.Call) bool {
-	p := st.pending[call.Hash]
-	if p == nil {
-		return false
+// will be found on disk, and a duplicate may be acknowledged only with the original. When too many
+// wait already, call is answered Busy. st is locked, and let go of.
+func (r *Replica) park(st *stripe, p *pending, call *message.Call) {
+	if len(p.waiting) >= maxParked {
+		st.mu.Unlock()
+		call.Reply.Status = message.Busy
+		call.Completion.Done(call)
+		return
 	}
 	call.Key = append([]byte(nil), call.Key...)
 	call.Request.Record = append([]byte(nil), call.Request.Record...)
 	p.waiting = append(p.waiting, call)
-	return true
+	st.mu.Unlock()
 }
 
+// configure adopts a newer configuration: on disk first, then in memory. One at a time for each
+// partition, because the last one written is the one that a restart finds.
 func (r *Replica) configure(call *message.Call) {
 	p, conf := call.Partition, call.Request.Configuration
-	enc := r.opts.EncodeConfiguration(conf)
-	if conf.Epoch <= r.opts.Configurations.Configuration(p).Epoch {
-		call.Completion.Done(call) // already there, or ahead
+	if conf.Epoch == 0 || len(conf.Members) == 0 {
+		call.Reply.Status = message.Invalid
+		call.Completion.Done(call)
 		return
 	}
-	r.opts.Journal.PutMeta(ConfigurationName(p), enc, committed(func(err error) {
+	r.confMu.Lock()
+	_, busy := r.adopting[p]
+	newer := conf.Epoch > r.opts.Configurations.Configuration(p).Epoch
+	if newer && !busy {
+		r.adopting[p] = struct{}{}
+	}
+	r.confMu.Unlock()
+	if busy || !newer {
+		if newer {
+			call.Reply.Status = message.Busy
+		}
+		call.Completion.Done(call) // already there or ahead, or the sender may come again
+		return
+	}
+	r.opts.Journal.PutMeta(ConfigurationName(p), r.opts.EncodeConfiguration(conf), committed(func(err error) {
 		if err != nil {
 			r.refuse(call, err)
 		} else {
 			r.opts.Configurations.Adopt(p, conf)
 		}
+		r.confMu.Lock()
+		delete(r.adopting, p)
+		r.confMu.Unlock()
 		call.Completion.Done(call)
 	}))
 }
