@@ -37,21 +37,12 @@ func (s *Store) applySome(least int64) bool {
 		signal(s.roomWake) // the committer must look why
 		return false
 	}
-	s.liveMu.Lock()
-	var chunks []*chunk
-	var bytes int64
-	for _, c := range s.live {
-		if !c.sealed || bytes >= s.applyAt() {
-			break
-		}
-		chunks, bytes = append(chunks, c), bytes+int64(len(c.buf))
-	}
-	s.liveMu.Unlock()
+	chunks, bytes, durable := s.applicable()
 	if bytes < least || len(chunks) == 0 {
 		return false
 	}
 	started := time.Now()
-	rows := s.collect(chunks)
+	rows := s.collect(chunks, durable)
 	s.applyMu.Lock()
 	err := s.table.Apply(rows)
 	s.applyMu.Unlock()
@@ -68,18 +59,36 @@ func (s *Store) applySome(least int64) bool {
 	return true
 }
 
+// applicable returns the oldest chunks that may be applied: sealed, and durable in the log. The table
+// must not know of more than the log: a new log begins where the table says that the old one ended.
+// All of the overlay before the chunk with the id durable is durable.
+func (s *Store) applicable() (chunks []*chunk, bytes int64, durable uint32) {
+	s.liveMu.Lock()
+	defer s.liveMu.Unlock()
+	for _, c := range s.live {
+		durable = c.id
+		if s.synced.less(c.end) {
+			return chunks, bytes, durable
+		}
+		if c.sealed && bytes < s.applyAt() {
+			chunks, bytes = append(chunks, c), bytes+int64(len(c.buf))
+		}
+	}
+	return chunks, bytes, durable + 1
+}
+
 // collect returns the rows that chunks bring to the table, and last the mark that they did. An
-// entry with a newer one of its key anywhere in the overlay is left out: the newer one is durable
-// in the log, and stays there until it is in the table itself.
-func (s *Store) collect(chunks []*chunk) []Row {
+// entry is left out when a newer one of its key is durable in the log, where it stays until it is in
+// the table itself.
+func (s *Store) collect(chunks []*chunk, durable uint32) []Row {
 	var rows []Row
 	for _, c := range chunks {
 		c.each(func(e entry, r ref) {
 			sh := s.shard(e.hash)
 			sh.mu.Lock()
-			newest := sh.dirtyRef(s.window, &e) == r
+			newest := sh.dirtyRef(s.window, &e)
 			sh.mu.Unlock()
-			if newest {
+			if newest == r || newest.chunk() >= durable {
 				rows = append(rows, Row{e.tableKey(nil), e.value})
 			}
 		})

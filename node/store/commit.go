@@ -67,7 +67,7 @@ func (s *Store) awaitRoom() {
 		s.liveMu.Lock()
 		full := s.sealed >= s.opts.OverlayBytes
 		s.liveMu.Unlock()
-		if !full {
+		if !full || s.syncWritten() != nil { // the applier takes only what is synced
 			return
 		}
 		s.counts.stalls.Add(1)
@@ -128,6 +128,12 @@ func (s *Store) syncWritten() error {
 	s.counts.syncs.Add(1)
 	s.counts.syncNanos.Add(int64(time.Since(started)))
 	s.durable = s.written
+	s.liveMu.Lock()
+	s.synced = s.durable
+	s.liveMu.Unlock()
+	if s.opts.Interval {
+		signal(s.applyWake) // chunks may have waited for this
+	}
 	return nil
 }
 

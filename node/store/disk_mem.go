@@ -28,7 +28,7 @@ type MemDisk struct {
 type MemDiskOptions struct {
 	// Capacity in bytes; 0: no limit.
 	Capacity int64
-	// SyncLatency is how long Sync takes; nil: no time.
+	// SyncLatency is how long Sync takes; nil: no time. Called by many goroutines.
 	SyncLatency func() time.Duration
 }
 

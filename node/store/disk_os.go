@@ -41,7 +41,8 @@ func OpenDisk(dir string) (*OSDisk, error) {
 		fmt.Fprintln(lock, os.Getpid())
 	}
 	d.lock = lock
-	return d, errors.Join(syncDir(dir), syncDir(filepath.Dir(dir)))
+	_ = syncDir(filepath.Dir(dir)) // for a directory just made; its parent may not be ours to open
+	return d, syncDir(dir)
 }
 
 // Close gives the data directory free.

@@ -22,7 +22,6 @@ func (s *Store) get(dst []byte, want *entry) (enc []byte, found bool, err error)
 	var tableKey []byte
 	for try := 0; ; try++ {
 		enc, l := s.peek(dst, want)
-		s.counts.get(l.known)
 		if l.known {
 			return enc, l.found, nil
 		}

@@ -2,9 +2,11 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"kai/node/record"
 	"kai/node/ring"
@@ -31,10 +33,14 @@ func place(key []byte) (ring.Partition, uint64) {
 	return ring.PartitionOf(h, testPartitions), h
 }
 
-// put writes and waits.
+// put writes and waits, and tries again when the store is busy: small segments are soon full.
 func put(t testing.TB, s *Store, key string, n uint64, pad int) {
 	t.Helper()
-	if err := tryPut(s, key, n, pad); err != nil {
+	err := tryPut(s, key, n, pad)
+	for ; errors.Is(err, ErrBusy); err = tryPut(s, key, n, pad) {
+		time.Sleep(time.Millisecond)
+	}
+	if err != nil {
 		t.Fatalf("put %s: %v", key, err)
 	}
 }

@@ -29,7 +29,7 @@ func (s *Store) keepLoop(stop <-chan struct{}) {
 // checkSpace opens or shuts the door for records. Badger writes through sparse memory maps, where a
 // full disk is a SIGBUS that ends the process: writes must end before the space does.
 func (s *Store) checkSpace() {
-	if s.opts.ReserveBytes < 0 {
+	if s.opts.ReserveBytes < 0 && !s.noSpace.Load() {
 		return
 	}
 	free, err := s.disk.Free()
@@ -37,7 +37,7 @@ func (s *Store) checkSpace() {
 		s.log.Warn("store_disk_space_unknown", "error", err)
 		return
 	}
-	short := free < uint64(s.opts.ReserveBytes)
+	short := free < uint64(max(s.opts.ReserveBytes, 0)) || s.tail.wantsSpare() && free < uint64(s.opts.SegmentBytes)
 	if s.noSpace.Swap(short) == short {
 		return
 	}

@@ -2,8 +2,10 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"time"
 
 	"kai/node/record"
@@ -35,11 +37,13 @@ type Options struct {
 	// 64 MiB. More memory, longer replay after a crash, fewer writes to the table when keys repeat.
 	// Commits wait while it is full.
 	OverlayBytes int64
-	// QueueBytes and QueueEntries bound what is staged and not yet committed; default 16 MiB and 65,536.
+	// QueueBytes and QueueEntries bound what is staged and not yet committed; default a quarter of
+	// OverlayBytes, and 65,536.
 	// Beyond, Put answers ErrBusy.
 	QueueBytes   int64
 	QueueEntries int
-	// SegmentBytes is the size of a log segment; default and least: 16 MiB, twice MaxRecordBytes.
+	// SegmentBytes is the size of a log segment; default 16 MiB, or twice MaxRecordBytes if that is
+	// more. It is raised to what the largest record needs.
 	SegmentBytes int64
 	// ReserveBytes of free disk space below which Put answers ErrFull; default: computed from the
 	// sizes above, for what the table may still have to write. Negative: no check.
@@ -65,11 +69,14 @@ func (o *Options) fill() error {
 	def(&o.SyncInterval, 100*time.Millisecond)
 	def(&o.MaxRecordBytes, 1<<20+record.Overhead)
 	def(&o.OverlayBytes, 64<<20)
-	def(&o.QueueBytes, 16<<20)
+	def(&o.QueueBytes, o.OverlayBytes/4)
 	def(&o.QueueEntries, 1<<16)
 	largest := int64(entrySize(record.MaxKey, o.MaxRecordBytes))
 	def(&o.SegmentBytes, max(16<<20, 2*largest))
 	o.SegmentBytes = (max(o.SegmentBytes, largest+segmentHeaderLen+markLen+endLen) + 4095) &^ 4095
+	if o.SegmentBytes > math.MaxUint32 {
+		return fmt.Errorf("store: Options.SegmentBytes %d is over 4 GiB", o.SegmentBytes)
+	}
 	def(&o.MemTableBytes, 16<<20)
 	def(&o.MemTables, 2)
 	// What may come after the guard shuts: the overlay and the queue into memtables (each a log and,

@@ -25,6 +25,8 @@ type shard struct {
 	// wants collisions, so they must cost speed at most.
 	twins map[string]ref
 	cache cache
+
+	hits, misses int64
 }
 
 func newShards(cacheBytes int64) []shard {
@@ -105,6 +107,7 @@ func (s *Store) peek(dst []byte, want *entry) ([]byte, lookup) {
 	if r := sh.dirtyRef(s.window, want); r != noRef {
 		value := s.window.at(r).value
 		seq := sh.seq
+		sh.hits++
 		sh.mu.Unlock()
 		// Chunks are never written again, nor reused: no need to copy under the lock.
 		return append(dst, value...), lookup{true, true, seq}
@@ -112,6 +115,9 @@ func (s *Store) peek(dst []byte, want *entry) ([]byte, lookup) {
 	value, present, known := sh.cache.get(want)
 	if known {
 		dst = append(dst, value...)
+		sh.hits++
+	} else {
+		sh.misses++
 	}
 	l := lookup{present, known, sh.seq}
 	sh.mu.Unlock()
@@ -123,7 +129,6 @@ func (s *Store) peek(dst []byte, want *entry) ([]byte, lookup) {
 func (s *Store) Peek(dst []byte, p ring.Partition, hash uint64, key []byte) (enc []byte, found, known bool, err error) {
 	want := entry{kind: kindRecord, p: p, hash: hash, key: key}
 	enc, l := s.peek(dst, &want)
-	s.counts.peek(l.known)
 	return enc, l.found, l.known, nil
 }
 

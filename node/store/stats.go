@@ -20,7 +20,8 @@ type Stats struct {
 	// committer for it.
 	Applied, Stalls int64
 	ApplyTime       time.Duration
-	// Hits and Misses of Peek and Get in memory; Corrupt are damaged records met.
+	// Hits and Misses of looking into memory, by Peek and Get (a Get after a Peek counts again);
+	// Corrupt are damaged records met.
 	Hits, Misses, Corrupt int64
 	// OverlayBytes and Segments of the log that the table does not have yet.
 	OverlayBytes, Segments int64
@@ -31,21 +32,7 @@ type Stats struct {
 type counts struct {
 	puts, refused, batches, syncs, logBytes, syncNanos atomic.Int64
 	applied, stalls, applyNanos                        atomic.Int64
-	hits, misses, damaged                              atomic.Int64
-}
-
-func (c *counts) peek(known bool) {
-	if known {
-		c.hits.Add(1)
-	}
-}
-
-func (c *counts) get(known bool) {
-	if known {
-		c.hits.Add(1)
-	} else {
-		c.misses.Add(1)
-	}
+	damaged                                            atomic.Int64
 }
 
 func (c *counts) corrupt(err error) {
@@ -62,8 +49,13 @@ func (s *Store) Stats() Stats {
 		Batches: c.batches.Load(), Syncs: c.syncs.Load(), LogBytes: c.logBytes.Load(),
 		SyncTime: time.Duration(c.syncNanos.Load()),
 		Applied:  c.applied.Load(), Stalls: c.stalls.Load(), ApplyTime: time.Duration(c.applyNanos.Load()),
-		Hits: c.hits.Load(), Misses: c.misses.Load(), Corrupt: c.damaged.Load(),
-		Full: s.noSpace.Load(), Failed: s.failed() != nil,
+		Corrupt: c.damaged.Load(), Full: s.noSpace.Load(), Failed: s.failed() != nil,
+	}
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.Lock()
+		st.Hits, st.Misses = st.Hits+sh.hits, st.Misses+sh.misses
+		sh.mu.Unlock()
 	}
 	s.liveMu.Lock()
 	for _, chunk := range s.live {

@@ -57,7 +57,8 @@ type Store struct {
 	// live holds the published chunks that are not yet in the table, oldest first.
 	liveMu sync.Mutex
 	live   []*chunk
-	sealed int64 // bytes of the sealed ones among them
+	sealed int64    // bytes of the sealed ones among them
+	synced position // the log is durable up to here
 
 	segments segments // retained segment files
 
@@ -155,7 +156,9 @@ func (s *Store) Run(ctx context.Context) error {
 func (s *Store) Close() error {
 	s.tail.close()
 	for _, it := range s.tail.swap().items {
-		it.done.Committed(ErrClosed)
+		if !s.aborted() {
+			it.done.Committed(ErrClosed)
+		}
 	}
 	return errors.Join(s.segments.close(), s.closeOwned())
 }

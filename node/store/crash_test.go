@@ -1,0 +1,206 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"kai/node/record"
+)
+
+// history is what a store was told, over all its lives: write n goes to a key that follows from n.
+// A write is a record, or, every so often, a meta value.
+type history struct {
+	rng  *rand.Rand
+	last int // writes staged; a busy store's refusals are not among them
+	keys map[string][]int
+	// acked and metaAcked are the highest writes acknowledged.
+	acked, metaAcked atomic.Int64
+}
+
+// told is the Completion of write n.
+type told struct {
+	h    *history
+	n    int
+	meta bool
+	err  error
+}
+
+func (w *told) Committed(err error) {
+	if err != nil { // refused: before Put returned
+		w.err = err
+		return
+	}
+	if w.h.acked.Load() >= int64(w.n) {
+		panic("acknowledged out of order or twice")
+	}
+	w.h.acked.Store(int64(w.n))
+	if w.meta {
+		w.h.metaAcked.Store(int64(w.n))
+	}
+}
+
+// write stages the next write, unless refused.
+func (h *history) write(s *Store) {
+	n := h.last + 1
+	w := &told{h: h, n: n, meta: h.rng.IntN(20) == 0}
+	var key string
+	if w.meta {
+		key = "meta-" + strconv.Itoa(h.rng.IntN(3))
+		s.PutMeta(key, []byte(strconv.Itoa(n)), w)
+	} else {
+		key = "key-" + strconv.Itoa(h.rng.IntN(40))
+		p, _ := place([]byte(key))
+		s.Put(p, h.hash(key), []byte(key), counted([]byte(key), uint64(n), h.rng.IntN(400)), w)
+	}
+	if w.err == nil {
+		h.last = n
+		h.keys[key] = append(h.keys[key], n)
+	}
+}
+
+// hash gives some keys the same one.
+func (h *history) hash(key string) uint64 {
+	if n, _ := strconv.Atoi(key[4:]); n%5 == 0 {
+		return uint64(n % 10)
+	}
+	_, hash := place([]byte(key))
+	return hash
+}
+
+func (h *history) read(t *testing.T, s *Store, key string) int {
+	var text []byte
+	var err error
+	if key[:4] == "meta" {
+		text, err = s.Meta(key)
+		n, _ := strconv.Atoi(string(text))
+		if err != nil {
+			t.Fatalf("%s: %v", key, err)
+		}
+		return n
+	}
+	p, _ := place([]byte(key))
+	enc, found, err := s.Get(nil, p, h.hash(key), []byte(key))
+	if err != nil {
+		t.Fatalf("%s: %v", key, err)
+	}
+	if !found {
+		return 0
+	}
+	return int(record.PeekBallot(enc).Stamp)
+}
+
+// check demands that the store is in the state after some write m, m ≥ least; what came later is
+// forgotten by the history too.
+func (h *history) check(t *testing.T, s *Store, least int64) {
+	t.Helper()
+	m := 0
+	state := map[string]int{}
+	for key := range h.keys {
+		state[key] = h.read(t, s, key)
+		m = max(m, state[key])
+	}
+	if int64(m) < least {
+		t.Fatalf("state is that after write %d, but %d was acknowledged", m, least)
+	}
+	for key, writes := range h.keys {
+		want := 0
+		for i, n := range writes {
+			if n > m {
+				h.keys[key] = writes[:i]
+				break
+			}
+			want = n
+		}
+		if state[key] != want {
+			t.Fatalf("%s is of write %d; the store is in the state after write %d, which has %d", key, state[key], m, want)
+		}
+	}
+	h.acked.Store(int64(m))
+	h.metaAcked.Store(int64(m))
+}
+
+func TestCrashes(t *testing.T) {
+	for _, interval := range []bool{false, true} {
+		for seed := range uint64(60) {
+			t.Run(fmt.Sprintf("interval=%v/%d", interval, seed), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { crashes(t, seed, interval) })
+			})
+		}
+	}
+}
+
+func crashes(t *testing.T, seed uint64, interval bool) {
+	rng := rand.New(rand.NewPCG(seed, 9))
+	opts := small(Options{Interval: interval, CacheBytes: 1 << 19, BootID: "0"})
+	opts.MaxRecordBytes = 1 << 10
+	opts.SegmentBytes = 8 << 10
+	disk := NewMemDisk(MemDiskOptions{SyncLatency: func() time.Duration {
+		return time.Duration(rand.IntN(2000)) * time.Microsecond
+	}})
+	table := NewMemTable()
+	table.SetLatency(3 * time.Millisecond)
+	h := &history{rng: rng, keys: map[string][]int{}}
+	var least int64
+	for life := range 8 {
+		opts.Disk, opts.Table, opts.BootID = disk, table, strconv.Itoa(life)
+		s, err := Open(opts)
+		if err != nil {
+			t.Fatalf("life %d: %v", life, err)
+		}
+		if life > 0 && (s.CleanStop() || s.Amnesia() != interval) {
+			t.Fatalf("life %d: clean %v, amnesia %v", life, s.CleanStop(), s.Amnesia())
+		}
+		h.check(t, s, least)
+		ran := make(chan error, 1)
+		go func() { ran <- s.Run(t.Context()) }()
+		for range 30 + rng.IntN(400) {
+			h.write(s)
+			if rng.IntN(10) == 0 {
+				time.Sleep(time.Duration(rng.IntN(6000)) * time.Microsecond)
+			}
+		}
+		s.Abort()
+		// What was acknowledged must be there; with interval, metas and what came before them.
+		least = h.acked.Load()
+		if interval {
+			least = h.metaAcked.Load()
+		}
+		disk, table = disk.Crash(rng), table.Crash(rng)
+		if err := <-ran; err != nil {
+			t.Fatalf("life %d: run: %v", life, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		// Sometimes the next start dies too, half-way through.
+		if rng.IntN(2) == 0 {
+			disk, table = failedStart(t, opts, disk, table, rng)
+		}
+	}
+}
+
+// failedStart opens the store on failing devices, then lets the machine crash.
+func failedStart(t *testing.T, opts Options, disk *MemDisk, table *MemTable, rng *rand.Rand) (*MemDisk, *MemTable) {
+	eio := errors.New("simulated")
+	switch rng.IntN(4) {
+	case 0:
+		disk.SetFaults(MemDiskFaults{Create: eio, Write: eio})
+	case 1:
+		disk.SetFaults(MemDiskFaults{Sync: eio})
+	case 2:
+		table.SetError(eio)
+	}
+	opts.Disk, opts.Table = disk, table
+	if s, err := Open(opts); err == nil {
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return disk.Crash(rng), table.Crash(rng)
+}
