@@ -128,7 +128,6 @@ func slowReaders(t *testing.T, c *cluster, n *node) {
 			t.Fatal(err)
 		}
 		defer nc.Close()
-		_ = nc.(*net.TCPConn).SetReadBuffer(4096)
 		_ = nc.SetWriteDeadline(time.Now().Add(200 * time.Millisecond)) // the node may stop reading: that is the point
 		_, _ = io.WriteString(nc, strings.Repeat(request.String(), asks))
 		conns = append(conns, nc)
