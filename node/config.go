@@ -15,7 +15,7 @@ import (
 type Config struct {
 	// Listen serves memcache clients. It is loopback by default because the protocol has no
 	// authentication: opening it to a network is a decision.
-	Listen ListenAddr `env:"KAI_LISTEN" envDefault:"127.0.0.1:11211" means:"memcache clients connect here (TCP)" want:"ip:port, for example 127.0.0.1:11211, or :11211 for all interfaces ([::]:11211 with IPv6)"`
+	Listen ListenAddr `env:"KAI_LISTEN" envDefault:"127.0.0.1:11211" means:"memcache clients connect here (TCP)" want:"ip:port, for example 127.0.0.1:11211, or :11211 for all interfaces"`
 	// PeerListen serves replica messages of the other nodes.
 	PeerListen ListenAddr `env:"KAI_PEER_LISTEN" envDefault:"127.0.0.1:11212" means:"other nodes send replica messages here (TCP)" want:"ip:port, for example 127.0.0.1:11212"`
 	// GossipListen serves membership; discovery finds peers by this address.

@@ -41,8 +41,9 @@ func (a ListenAddr) Dial() string {
 	}
 }
 
-// UnmarshalText accepts ip:port, localhost:port, and :port for all interfaces by IPv4: that works
-// everywhere, where [::]:port, which takes both, fails on machines without IPv6.
+// UnmarshalText accepts ip:port, localhost:port, and :port for all interfaces. The latter becomes
+// 0.0.0.0:port, which package net takes for IPv6 too where there is IPv6; [::]:port would fail where
+// there is none.
 func (a *ListenAddr) UnmarshalText(text []byte) error {
 	host, port, err := net.SplitHostPort(string(text))
 	if err != nil {
