@@ -73,6 +73,7 @@ type Coordinator struct {
 	sticky   sticky
 	rounds   sync.Pool // of *round
 	reads    sync.Pool // of *readOp
+	forwards sync.Pool // of *forward
 	latency  atomic.Int64
 	counters Counters
 }
@@ -92,6 +93,7 @@ func New(opts Options) *Coordinator {
 	c.routes.Store(&Routes{})
 	c.rounds.New = func() any { return newRound(c) }
 	c.reads.New = func() any { return newReadOp(c) }
+	c.forwards.New = func() any { return new(forward) }
 	c.lanes.init()
 	c.sticky.init(opts.StickyKeys)
 	return c
@@ -153,4 +155,27 @@ func (c *Coordinator) observeLatency(d time.Duration) {
 		old = int64(d)
 	}
 	c.latency.Store(old + (int64(d)-old)/16)
+}
+
+// Unreachable counts the partitions without a healthy read and write quorum, by the hints of now.
+func (c *Coordinator) Unreachable() int {
+	missing := 0
+	seen := map[*Group]bool{}
+	for _, g := range c.routes.Load().groups {
+		ok, known := seen[g]
+		if !known {
+			var healthy mask
+			for i, m := range g.members {
+				if m.replica.Healthy() {
+					healthy |= 1 << i
+				}
+			}
+			ok = g.reads(healthy) && g.writes(healthy)
+			seen[g] = ok
+		}
+		if !ok {
+			missing++
+		}
+	}
+	return missing
 }

@@ -113,7 +113,7 @@ func (c *Coordinator) runLane(l *lane, own *mutation) {
 			go c.runLane(l, nil)
 			return
 		}
-		n := min(len(l.waiting), maxFold)
+		n := foldable(l.waiting)
 		batch = append(batch[:0], l.waiting[:n]...)
 		rest := copy(l.waiting, l.waiting[n:])
 		clear(l.waiting[rest:])
@@ -124,6 +124,27 @@ func (c *Coordinator) runLane(l *lane, own *mutation) {
 		}
 		c.decide(l, batch)
 	}
+}
+
+// foldable is how many of waiting may share a round, and with it a version. An answer that shows the
+// version, which is the cas token, must tell the value that the round leaves behind: else a later
+// cas by that token would overwrite a value its client never saw.
+func foldable(waiting []*mutation) int {
+	n := min(len(waiting), maxFold)
+	wrote, shown := false, false
+	for i, m := range waiting[:n] {
+		switch m.op.Kind {
+		case record.Get, record.GetAndTouch:
+			shown = shown || wrote
+		case record.Touch:
+		default:
+			if shown {
+				return i
+			}
+			wrote = true
+		}
+	}
+	return n
 }
 
 func (l *lane) recycle() {

@@ -36,6 +36,7 @@ type readOp struct {
 	refs    int
 	state   readState
 	corrupt bool
+	stale   bool // a replica goes by another configuration
 }
 
 type readState uint8
@@ -52,9 +53,10 @@ func newReadOp(c *Coordinator) *readOp { return &readOp{c: c} }
 // start asks as many replicas as may be enough. s is the session's flush list.
 func (o *readOp) start(p ring.Partition, g *Group, key []byte, hash uint64, timeout time.Duration, s *Session) {
 	o.pending, o.wake = &s.pending, s.wake
-	o.p, o.g, o.key, o.hash, o.timeout = p, g, key, hash, timeout
+	o.p, o.g, o.hash, o.timeout = p, g, hash, timeout
+	o.key = append(o.key[:0], key...) // a late retry may outlive Execute, and with it the caller's key
 	o.asked, o.ok, o.bad = 0, 0, 0
-	o.equal, o.have, o.corrupt, o.valued, o.state = true, false, false, -1, reading
+	o.equal, o.have, o.corrupt, o.stale, o.valued, o.state = true, false, false, false, -1, reading
 	o.ballot = record.Ballot{}
 	o.value = o.value[:0]
 	if cap(o.calls) < len(g.members) {
@@ -62,8 +64,8 @@ func (o *readOp) start(p ring.Partition, g *Group, key []byte, hash uint64, time
 	}
 	o.calls = o.calls[:len(g.members)]
 	o.refs = 1
-	for !g.reads(o.asked) || !g.writes(o.asked) {
-		i := o.next()
+	for {
+		i := o.next(false)
 		if i < 0 {
 			break
 		}
@@ -72,11 +74,12 @@ func (o *readOp) start(p ring.Partition, g *Group, key []byte, hash uint64, time
 	}
 }
 
-// next chooses and books the next member to ask, -1 when none is left.
-func (o *readOp) next() int {
+// next chooses and books the next member to ask; -1 when none is left or, unless more is wanted,
+// when those asked may be enough.
+func (o *readOp) next(more bool) int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.state != reading {
+	if o.state != reading || !more && o.g.reads(o.asked) && o.g.writes(o.asked) {
 		return -1
 	}
 	i := o.g.pick(o.asked, o.hash>>8)
@@ -105,7 +108,6 @@ func (o *readOp) send(i int) {
 // Done takes one reply.
 func (o *readOp) Done(call *message.Call) {
 	o.mu.Lock()
-	more := -1
 	if o.state == reading {
 		o.take(call)
 		o.settle()
@@ -116,7 +118,7 @@ func (o *readOp) Done(call *message.Call) {
 	}
 	o.mu.Unlock()
 	if retry {
-		if more = o.next(); more >= 0 {
+		if more := o.next(true); more >= 0 {
 			o.send(more)
 			o.g.members[more].replica.Flush()
 		}
@@ -130,6 +132,7 @@ func (o *readOp) take(call *message.Call) {
 	if rep.Status != message.OK {
 		o.bad |= bit
 		o.corrupt = o.corrupt || rep.Status == message.Corrupt
+		o.stale = o.stale || rep.Status == message.WrongEpoch
 		return
 	}
 	if o.ok == 0 {
@@ -157,7 +160,8 @@ func (o *readOp) settle() {
 		// All report one ballot, and they are a write quorum: that state is chosen.
 		o.finish(agreed)
 	case o.asked == o.g.all() && o.ok|o.bad == o.asked:
-		if o.g.reads(o.ok) {
+		// Among configurations a round goes between: it tells and learns them, and tries again.
+		if o.g.reads(o.ok) || o.stale {
 			o.finish(differs)
 		} else {
 			o.finish(failed)
@@ -182,7 +186,7 @@ func (o *readOp) hedge() {
 		o.valued = -1
 	}
 	o.mu.Unlock()
-	if i := o.next(); i >= 0 {
+	if i := o.next(true); i >= 0 {
 		o.c.counters.Hedges.Add(1)
 		o.send(i)
 		o.g.members[i].replica.Flush()
@@ -205,10 +209,20 @@ func (o *readOp) drop() {
 	last := o.refs == 0
 	o.mu.Unlock()
 	if last {
-		if cap(o.value) > keepBuffer {
-			o.value = nil
-		}
+		o.trim()
 		o.c.reads.Put(o)
+	}
+}
+
+// trim lets go of what a pool should not keep alive.
+func (o *readOp) trim() {
+	if cap(o.value) > keepBuffer {
+		o.value = nil
+	}
+	for i := range o.calls {
+		if rep := &o.calls[i].Reply; cap(rep.Record) > keepBuffer {
+			rep.Record = nil
+		}
 	}
 }
 

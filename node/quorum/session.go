@@ -17,8 +17,7 @@ type Session struct {
 	wake    chan struct{} // capacity 1: pending reached 0
 	timer   *time.Timer
 	reads   []*readOp  // values of the last Execute, alive until the next
-	muts    []*forward // in use by the current segment
-	free    []*forward // for reuse
+	muts    []*forward // of the last Execute, like reads
 	slow    [][]byte   // values of slow reads, alive until the next Execute
 	slots   []slot     // by operation of the segment
 	touched []Replica  // links to flush
@@ -49,10 +48,13 @@ func (s *Session) recycle() {
 	s.reads = s.reads[:0]
 	for i, f := range s.muts {
 		s.muts[i] = nil
-		if cap(f.m.value) <= keepBuffer && len(s.free) < 64 {
-			s.free = append(s.free, f)
+		if cap(f.m.value) <= keepBuffer {
+			// What the caller owned must not stay alive in the pool.
+			f.s, f.m.op, f.call.Request = nil, record.Op{}, message.Request{}
+			s.c.forwards.Put(f)
 		}
 	}
+	clear(s.slots)
 	s.muts, s.slow = s.muts[:0], nil
 }
 
@@ -222,15 +224,10 @@ type forward struct {
 // mutate starts a mutation at the favoured coordinator of its partition.
 func (s *Session) mutate(p ring.Partition, g *Group, op *record.Op, hash uint64, deadline time.Time, alone bool) *forward {
 	s.c.counters.Mutations.Add(1)
-	var f *forward
-	if n := len(s.free); n > 0 {
-		f, s.free = s.free[n-1], s.free[:n-1]
-	} else {
-		f = &forward{s: s}
-	}
+	f := s.c.forwards.Get().(*forward)
 	s.muts = append(s.muts, f)
 	f.m = mutation{op: *op, hash: hash, deadline: deadline, attempts: f.m.attempts[:0], value: f.m.value[:0], done: f}
-	f.p, f.g, f.tried = p, g, 0
+	f.s, f.p, f.g, f.tried = s, p, g, 0
 	f.dispatch(alone)
 	return f
 }
@@ -263,10 +260,12 @@ func (f *forward) dispatch(inline bool) bool {
 	return true
 }
 
-// Done takes the answer of another coordinator.
+// Done takes the answer of another coordinator. Once decided, f and its call may be in use again.
 func (f *forward) Done(call *message.Call) {
-	switch rep := &call.Reply; {
-	case rep.Status == message.OK:
+	rep := call.Reply
+	call.Reply = message.Reply{} // its slices are the link's
+	switch {
+	case rep.Status == message.OK && rep.Result.Status != record.NoStatus:
 		f.m.decide(rep.Result)
 	case rep.Status.Refused():
 		f.m.decide(record.Result{}) // nothing was done: finish asks another coordinator
@@ -274,7 +273,6 @@ func (f *forward) Done(call *message.Call) {
 		f.s.c.counters.Unknown.Add(1)
 		f.m.decide(record.Result{Status: record.Unknown, Detail: "the coordinator did not answer"})
 	}
-	call.Reply.Record, call.Reply.Result.Value = nil, nil
 }
 
 // mutated implements the lane's callback.
@@ -327,8 +325,9 @@ func (c *Coordinator) Forwarded(call *message.Call) {
 		op := call.Op
 		kv := append(append(make([]byte, 0, len(op.Key)+len(op.Value)), op.Key...), op.Value...)
 		op.Key, op.Value = kv[:len(op.Key):len(op.Key)], kv[len(op.Key):]
-		// The answer needs some of the time for its way back.
-		deadline := time.Now().Add(call.Timeout - call.Timeout/16)
+		// The answer needs some of the time for its way back; nobody gets more than a client here.
+		timeout := min(call.Timeout, c.opts.Timeout)
+		deadline := time.Now().Add(timeout - timeout/16)
 		c.submit(p, &mutation{op: op, hash: call.Hash, deadline: deadline, done: &forwarded{call}}, false)
 		return
 	}

@@ -86,17 +86,7 @@ func (r *Replica) prepare(call *message.Call) {
 	}
 	*slot = call.Request.Ballot
 	st.mu.Unlock()
-	ticks := call.Request.Ballot.Stamp.Ticks()
-	if r.opts.Fence.Covers(ticks) {
-		call.Completion.Done(call)
-		return
-	}
-	r.opts.Fence.When(ticks, func(err error) {
-		if err != nil {
-			r.refuse(call, err)
-		}
-		call.Completion.Done(call)
-	})
+	r.whenCovered(call, call.Request.Ballot)
 }
 
 func (r *Replica) nack(call *message.Call, max record.Ballot) {
