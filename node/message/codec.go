@@ -41,7 +41,7 @@ const (
 // understand. Whoever appends requests of others calls it first.
 func (q *Request) Check() error {
 	switch {
-	case q.Kind < Read || q.Kind > Configure:
+	case q.Kind < Read || q.Kind > Flush:
 		return fmt.Errorf("%w: kind %d", ErrInvalid, q.Kind)
 	case len(q.Key) > record.MaxKey:
 		return fmt.Errorf("%w: key of %d bytes", ErrInvalid, len(q.Key))

@@ -26,6 +26,9 @@ const (
 	Mutate
 	// Configure tells a replica that is behind the configuration of Partition.
 	Configure
+	// Flush asks a node to delete every live record it holds, by mutations (flush_all). Key is the
+	// node's id.
+	Flush
 )
 
 // TraceLen is the room for trace context: 16 bytes trace id, 8 span id, 1 flags.

@@ -140,10 +140,14 @@ func (r *replay) segment(seq uint64) (err error) {
 	if err := checkHeader(buf, seq); err != nil {
 		return fmt.Errorf("%w: segment %s: %w. %s", ErrLogCorrupt, name, err, whatToDo)
 	}
-	if r.cut {
-		return r.doubt(seq, buf, segmentHeaderLen)
+	if !r.cut {
+		return r.entries(seq, buf)
 	}
-	return r.entries(seq, buf)
+	// A segment is durable whole before the next is written to.
+	if _, _, ok := parseEntry(buf[segmentHeaderLen:], seedOf(buf), segmentHeaderLen); ok {
+		return r.damaged("the log goes on in " + name)
+	}
+	return r.doubt(seq, buf, segmentHeaderLen)
 }
 
 // entries takes the entries of a segment up to its end or the first that is none.
@@ -183,11 +187,16 @@ func (r *replay) doubt(seq uint64, buf []byte, from int) error {
 			continue
 		}
 		if pos := positionOf(e.value); r.end.less(pos) {
-			return fmt.Errorf("%w: segment %s is damaged at offset %d; it was whole up to offset %d of %s. %s",
-				ErrLogCorrupt, segmentName(r.end.segment), r.end.offset, pos.offset, segmentName(pos.segment), whatToDo)
+			return r.damaged(fmt.Sprintf("the log was whole up to offset %d of %s", pos.offset, segmentName(pos.segment)))
 		}
 	}
 	return nil
+}
+
+// damaged is the error for a log that breaks off although there was more, which proof says.
+func (r *replay) damaged(proof string) error {
+	return fmt.Errorf("%w: segment %s is damaged at offset %d; %s. %s",
+		ErrLogCorrupt, segmentName(r.end.segment), r.end.offset, proof, whatToDo)
 }
 
 func (r *replay) add(e *entry) error {

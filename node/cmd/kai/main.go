@@ -24,7 +24,7 @@ func main() {
 	go stopOnSignal(signals, time.Now, cancel, os.Exit)
 	a := app{
 		stdout: os.Stdout, stderr: os.Stderr, environ: environ(os.Environ()), version: version,
-		terminal: isTerminal(os.Stdout), run: run, interfaces: node.InterfaceAddrs,
+		terminal: isTerminal(os.Stdout), run: node.Run, interfaces: node.InterfaceAddrs,
 	}
 	os.Exit(a.main(ctx, os.Args[1:]))
 }

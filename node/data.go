@@ -1,0 +1,184 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"kai/node/memcache"
+	"kai/node/message"
+	"kai/node/peer"
+	"kai/node/placement"
+	"kai/node/quorum"
+	"kai/node/record"
+	"kai/node/replica"
+	"kai/node/ring"
+	"kai/node/store"
+)
+
+func openStore(cfg Config, log *slog.Logger) (*store.Store, error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		boot = nil // not Linux: an unclean stop then counts as one of the machine
+	}
+	return store.Open(store.Options{
+		Dir: cfg.DataDir, Logger: log, Interval: cfg.Durability == DurabilityInterval,
+		BootID: strings.TrimSpace(string(boot)), CacheBytes: int64(cfg.CacheBytes),
+		MaxRecordBytes: int(cfg.MaxValueBytes) + record.Overhead,
+	})
+}
+
+// peerIdentity is who this node says it is to its peers.
+func (n *node) peerIdentity() peer.Identity {
+	id := peer.Identity{Node: n.identity.Node, Boot: n.identity.Boot, Cluster: n.cfg.Cluster}
+	if f, ok := n.membership.Founded(); ok {
+		id.ClusterID = f.ClusterID
+	}
+	return id
+}
+
+// noSlot is the slot of a node that is not among the founders: it holds no partition and never
+// proposes.
+const noSlot = ^uint16(0)
+
+// found waits for the founding and builds the data path.
+func (n *node) found(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-n.membership.WhenFounded():
+	}
+	f, _ := n.membership.Founded()
+	confs, err := n.configurations(f)
+	if err != nil {
+		return err
+	}
+	d := &dataPath{founding: f}
+	if d.table, err = placement.New(f, confs, func(ring.Partition, ring.Configuration) { n.links.reroute() }); err != nil {
+		return err
+	}
+	d.replica = replica.New(replica.Options{
+		Self: n.identity.Node, Storage: n.store, Journal: n.store, Fence: n.fence, Configurations: d.table,
+		EncodeConfiguration: func(c ring.Configuration) []byte { return placement.AppendConfiguration(nil, c) },
+		Partitions:          f.Partitions, PromiseSlots: promiseSlots, Refused: certainlyNothing,
+		Wall: time.Now, Logger: n.log,
+	})
+	slot := noSlot
+	for i, founder := range f.Nodes {
+		if founder.ID == n.identity.Node {
+			slot = uint16(i)
+		}
+	}
+	d.coordinator = quorum.New(quorum.Options{
+		Slot: slot, Stamps: n.fence, Wall: time.Now, Timeout: n.cfg.RequestTimeout,
+		MaxValue: int(n.cfg.MaxValueBytes), Seed: uint64(time.Now().UnixNano()), Logger: n.log,
+		Adopt: func(p ring.Partition, c ring.Configuration) { adopt(d.replica, p, c) },
+	})
+	if n.store.Amnesia() {
+		d.replica.SetVoting(false)
+		n.log.Error("the machine stopped uncleanly under KAI_DURABILITY=interval: acknowledged writes may be missing here, so this node does not vote; empty its data directory to start it as a new node")
+	}
+	if n.storeFault.Load() != nil {
+		d.replica.SetVoting(false)
+	}
+	n.data.Store(d)
+	n.links.reroute()
+	n.log.Info("cluster founded", "cluster_id", f.ClusterID, "quorum", f.Quorum.String(), "partitions", f.Partitions, "nodes", len(f.Nodes), "slot", slot)
+	<-ctx.Done()
+	return nil
+}
+
+// promiseSlots is the size of a partition's table of promises: 16 KiB, made when first needed.
+const promiseSlots = 1024
+
+// configurations are those on disk, and the founding's where none was adopted since.
+func (n *node) configurations(f ring.Founding) ([]ring.Configuration, error) {
+	confs := placement.Configurations(f)
+	for p := range confs {
+		b, err := n.store.Meta(replica.ConfigurationName(ring.Partition(p)))
+		if err != nil {
+			return nil, fmt.Errorf("configuration of partition %d: %w", p, err)
+		}
+		if b == nil {
+			continue
+		}
+		if confs[p], err = placement.DecodeConfiguration(b); err != nil {
+			return nil, fmt.Errorf("configuration of partition %d: %w", p, err)
+		}
+	}
+	return confs, nil
+}
+
+// adopt takes a configuration by the door of the replica, which makes it durable first.
+func adopt(r *replica.Replica, p ring.Partition, c ring.Configuration) {
+	call := &message.Call{Completion: nobody{}}
+	call.Request = message.Request{Kind: message.Configure, Partition: p, Configuration: c}
+	r.Send(call)
+}
+
+type nobody struct{}
+
+// Done implements message.Completion.
+func (nobody) Done(*message.Call) {}
+
+// certainlyNothing tells which store errors mean that nothing was written.
+func certainlyNothing(err error) bool {
+	return errors.Is(err, store.ErrBusy) || errors.Is(err, store.ErrFull) || errors.Is(err, store.ErrTooLarge) || errors.Is(err, store.ErrClosed)
+}
+
+// handler answers the peers: mutations go to the coordinator, all else to the replica.
+type handler struct{ n *node }
+
+// Send implements peer.Handler.
+func (h handler) Send(call *message.Call) {
+	d := h.n.data.Load()
+	switch {
+	case d == nil:
+		call.Reply.Status = message.NotVoting
+		call.Completion.Done(call)
+	case call.Kind == message.Mutate:
+		d.coordinator.Forwarded(call)
+	case call.Kind == message.Flush:
+		go h.n.flushHere(call)
+	default:
+		d.replica.Send(call)
+	}
+}
+
+// front opens sessions on the coordinator, also for connections older than the founding.
+type front struct{ n *node }
+
+// Session implements memcache.Store.
+func (f front) Session() memcache.Session { return &session{n: f.n} }
+
+// session is a coordinator's session from the founding on; before, nothing is available.
+type session struct {
+	n *node
+	s *quorum.Session
+}
+
+// Execute implements memcache.Session.
+func (s *session) Execute(ops []record.Op, results []record.Result) {
+	if s.s == nil {
+		d := s.n.data.Load()
+		if d == nil {
+			for i := range results {
+				results[i] = record.Result{Status: record.Unavailable, Detail: "the cluster is not founded yet"}
+			}
+			return
+		}
+		s.s = d.coordinator.Session()
+	}
+	s.s.Execute(ops, results)
+}
+
+// Close implements memcache.Session.
+func (s *session) Close() {
+	if s.s != nil {
+		s.s.Close()
+	}
+}

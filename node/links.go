@@ -1,0 +1,147 @@
+package node
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"kai/node/message"
+	"kai/node/peer"
+	"kai/node/quorum"
+	"kai/node/ring"
+)
+
+// links keeps one link to every other node that gossip knows, and the coordinator's routes over
+// them. A link outlives the death of its node: it goes on trying, since the same disk may come back.
+type links struct {
+	n       *node
+	current atomic.Pointer[map[ring.NodeID]*running] // replaced, never changed
+}
+
+// running is a link and how to stop it.
+type running struct {
+	*peer.Client
+	stop context.CancelFunc
+}
+
+func newLinks(n *node) *links {
+	l := &links{n: n}
+	l.current.Store(&map[ring.NodeID]*running{})
+	return l
+}
+
+// run follows the views until ctx ends.
+func (l *links) run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for {
+		changed := l.n.membership.Changed()
+		if l.follow(ctx, l.n.membership.View(), &wg) {
+			l.reroute()
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+// follow makes a link for each node of the view, and makes anew those whose address changed.
+func (l *links) follow(ctx context.Context, v *ring.View, wg *sync.WaitGroup) (changed bool) {
+	old := *l.current.Load()
+	next := make(map[ring.NodeID]*running, len(v.Nodes))
+	for id, link := range old {
+		next[id] = link
+	}
+	for _, info := range v.Nodes {
+		if info.ID == v.Self || info.PeerAddr == "" {
+			continue
+		}
+		if link := old[info.ID]; link != nil {
+			if link.Addr() == info.PeerAddr {
+				continue
+			}
+			link.stop()
+		}
+		changed = true
+		next[info.ID] = l.start(ctx, info, wg)
+	}
+	if changed {
+		l.current.Store(&next)
+	}
+	return changed
+}
+
+func (l *links) start(ctx context.Context, info ring.NodeInfo, wg *sync.WaitGroup) *running {
+	ctx, stop := context.WithCancel(ctx)
+	link := &running{stop: stop, Client: peer.NewClient(peer.ClientOptions{
+		Addr: info.PeerAddr, Node: info.ID, Identity: l.n.peerIdentity, Logger: l.n.log,
+		BatchEnd: l.flush, MaxValue: int(l.n.cfg.MaxValueBytes), DefaultTimeout: l.n.cfg.RequestTimeout,
+	})}
+	wg.Go(func() { _ = link.Run(ctx) }) // nil: it ends with ctx
+	return link
+}
+
+// flush pushes out what all links have gathered.
+func (l *links) flush() {
+	for _, link := range *l.current.Load() {
+		link.Flush()
+	}
+}
+
+// replica is the way to a node; one that gossip does not know cannot be reached.
+func (l *links) replica(id ring.NodeID) quorum.Replica {
+	if d := l.n.data.Load(); d != nil && id == l.n.identity.Node {
+		return d.replica
+	}
+	if link := (*l.current.Load())[id]; link != nil {
+		return link.Client
+	}
+	return absent{}
+}
+
+// reroute gives the coordinator routes over the links and configurations of now.
+func (l *links) reroute() {
+	d := l.n.data.Load()
+	if d == nil {
+		return
+	}
+	snapshot := d.table.Snapshot()
+	confs := make([]ring.Configuration, snapshot.Len())
+	for p := range confs {
+		confs[p] = snapshot.At(ring.Partition(p))
+	}
+	d.coordinator.SetRoutes(quorum.NewRoutes(confs, d.founding.Quorum, l.n.identity.Node, l.replica))
+}
+
+// sorted lists the links by node, for people.
+func (l *links) sorted() []*running {
+	var all []*running
+	for _, link := range *l.current.Load() {
+		all = append(all, link)
+	}
+	slices.SortFunc(all, func(a, b *running) int {
+		if a.Node() < b.Node() {
+			return -1
+		}
+		return 1
+	})
+	return all
+}
+
+// absent stands for a node without a known address.
+type absent struct{}
+
+// Send answers that nothing was sent.
+func (absent) Send(call *message.Call) {
+	call.Reply = message.Reply{Status: message.Unreachable}
+	call.Completion.Done(call)
+}
+
+// Flush does nothing.
+func (absent) Flush() {}
+
+// Healthy is false.
+func (absent) Healthy() bool { return false }
