@@ -52,6 +52,9 @@ type Options struct {
 	// MemTableBytes and MemTables are Badger's; default 16 MiB and 2.
 	MemTableBytes int64
 	MemTables     int
+	// VerifyEvery is how often the whole table is read and checked while running; default a day,
+	// negative: never. Badger itself does not notice all damage when it reads.
+	VerifyEvery time.Duration
 	// BlockCacheBytes is for Badger's blocks; default 0: the page cache and the record cache do it.
 	BlockCacheBytes int64
 
@@ -79,6 +82,7 @@ func (o *Options) fill() error {
 	}
 	def(&o.MemTableBytes, 16<<20)
 	def(&o.MemTables, 2)
+	def(&o.VerifyEvery, 24*time.Hour)
 	// What may come after the guard shuts: the overlay and the queue into memtables (each a log and,
 	// flushed, a table file), a compaction beside them, and the two segments being made.
 	def(&o.ReserveBytes, 2*(o.OverlayBytes+o.QueueBytes)+int64(4*(o.MemTables+2))*o.MemTableBytes+2*o.SegmentBytes)

@@ -14,6 +14,9 @@ func (s *Store) recover() error {
 	if err != nil {
 		return err
 	}
+	if err := s.reverify(st); err != nil {
+		return err
+	}
 	seqs, err := s.listLog()
 	if err != nil {
 		return fmt.Errorf("store: list the log: %w", err)
@@ -59,7 +62,7 @@ func (s *Store) begin(seqs []uint64, st state) error {
 	if len(seqs) > 0 {
 		next = max(next, seqs[len(seqs)-1]+1)
 	}
-	st.Amnesia, st.Logging = s.amnesia, false
+	st.Amnesia, st.Logging, st.Damaged = s.amnesia, false, false
 	if err := s.table.Apply([]Row{appliedRow(position{segment: next}), st.row()}); err != nil {
 		return err
 	}

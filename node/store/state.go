@@ -21,6 +21,8 @@ type state struct {
 	BootID   string `json:"boot_id"`
 	// Amnesia lasts over restarts until ClearAmnesia: the boot id differs only the first time.
 	Amnesia bool `json:"amnesia"`
+	// Damaged: the table failed its verification.
+	Damaged bool `json:"damaged,omitempty"`
 
 	applied position
 }

@@ -137,6 +137,7 @@ func (s *Store) Run(ctx context.Context) error {
 	wg.Go(func() { s.applyLoop(stopApply) })
 	var keeper sync.WaitGroup
 	keeper.Go(func() { s.keepLoop(stopKeep) })
+	keeper.Go(func() { s.verifyLoop(stopKeep) })
 	s.commitLoop(ctx.Done()) // returns with the tail closed and empty
 	close(stopApply)
 	wg.Wait()

@@ -1,0 +1,162 @@
+package store
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+)
+
+func cacheEntry(key string, value []byte) *entry {
+	p, h := place([]byte(key))
+	return &entry{kind: kindRecord, p: p, hash: h, key: []byte(key), value: value}
+}
+
+// Whatever the cache says is what it was told last; and it stays within its bounds.
+func TestCacheAgainstAMap(t *testing.T) {
+	for _, size := range []int64{0, 1 << 10, 4 << 10, 64 << 10, 1 << 20} {
+		rng := rand.New(rand.NewPCG(uint64(size), 1))
+		var c cache
+		c.init(size)
+		told := map[string][]byte{}
+		hits := 0
+		for range 20000 {
+			key := fmt.Sprintf("key-%d", rng.IntN(300))
+			if rng.IntN(2) == 0 {
+				value := bytes.Repeat([]byte{byte(rng.IntN(256))}, rng.IntN(1+rng.IntN(600)))
+				present := rng.IntN(8) > 0
+				if !present {
+					value = nil
+				}
+				c.put(cacheEntry(key, value), present)
+				told[key] = value
+				continue
+			}
+			value, found, known := c.get(cacheEntry(key, nil))
+			if !known {
+				continue
+			}
+			hits++
+			if found != (told[key] != nil) || !bytes.Equal(value, told[key]) {
+				t.Fatalf("size %d: %s is %d bytes, %v; want %d", size, key, len(value), found, len(told[key]))
+			}
+		}
+		var used int64
+		for _, b := range c.blocks {
+			used += int64(len(b))
+		}
+		if used > size || c.block > 0 && hits == 0 {
+			t.Errorf("size %d: uses %d, %d hits", size, used, hits)
+		}
+	}
+}
+
+// What is read stays longer than what is not.
+func TestCacheSecondChance(t *testing.T) {
+	var c cache
+	c.init(16 << 10)
+	c.put(cacheEntry("hot", make([]byte, 100)), true)
+	for i := range 1000 {
+		c.put(cacheEntry(fmt.Sprint(i), make([]byte, 100)), true)
+		if _, _, known := c.get(cacheEntry("hot", nil)); !known {
+			t.Fatalf("pushed out after %d", i)
+		}
+	}
+	if _, _, known := c.get(cacheEntry("0", nil)); known {
+		t.Fatal("the cold one is still there")
+	}
+}
+
+// gatedTable lets a test act between the moment the table has read a value and its return.
+type gatedTable struct {
+	Table
+	after func()
+}
+
+func (g *gatedTable) Get(dst, key []byte) ([]byte, bool, error) {
+	v, found, err := g.Table.Get(dst, key)
+	if f := g.after; f != nil && key[0] == spaceRecord {
+		g.after = nil
+		f()
+	}
+	return v, found, err
+}
+
+// The race: a reader has an old value from the table; a write commits and goes all the way into the
+// table and the cache; now the reader would put the old value into the cache.
+func TestCacheDoesNotGoBack(t *testing.T) {
+	for _, absent := range []bool{false, true} {
+		t.Run(fmt.Sprint("absent=", absent), func(t *testing.T) {
+			table := &gatedTable{Table: NewMemTable()}
+			opts := small(Options{Disk: NewMemDisk(MemDiskOptions{}), Table: table, CacheBytes: 4 << 20})
+			s, stop := running(t, opts)
+			if !absent {
+				put(t, s, "key", 1, 0)
+			}
+			stop()
+			s, _ = running(t, opts)
+			table.after = func() {
+				put(t, s, "key", 2, 0)
+				for i := 0; s.Stats().Applied == 0; i++ {
+					put(t, s, fmt.Sprint("fill-", i), 1, 900)
+				}
+				// The cache may have let it go again; then nothing masks the old value.
+				sh := s.shard(cacheEntry("key", nil).hash)
+				sh.mu.Lock()
+				if sh.cache.index != nil {
+					delete(sh.cache.index, cacheEntry("key", nil).hash)
+				}
+				sh.mu.Unlock()
+			}
+			got(t, s, "key") // old or new: both were current
+			if table.after != nil {
+				t.Fatal("the reader did not go to the table")
+			}
+			if n := got(t, s, "key"); n != 2 {
+				t.Fatalf("the cache went back to %d", n)
+			}
+		})
+	}
+}
+
+func TestHashCollisions(t *testing.T) {
+	opts := small(Options{Disk: NewMemDisk(MemDiskOptions{}), Table: NewMemTable(), CacheBytes: 1 << 20})
+	s, _ := running(t, opts)
+	for round := range 50 {
+		for i := range 5 {
+			key := fmt.Appendf(nil, "twin-%d", i)
+			n := uint64(round*5 + i + 1)
+			w := make(waiter, 1)
+			s.Put(3, 42, key, counted(key, n, 200), w)
+			if err := <-w; err != nil {
+				continue // busy
+			}
+			if b, found, known := s.PeekBallot(3, 42, key); known && (!found || uint64(b.Stamp) != n) {
+				t.Fatalf("%s: %v, want %d", key, b, n)
+			}
+			enc, found, err := s.Get(nil, 3, 42, key)
+			if err != nil || !found || !bytes.Equal(enc, counted(key, n, 200)) {
+				t.Fatalf("%s: %v, %v", key, found, err)
+			}
+		}
+	}
+}
+
+func TestAbsenceIsCached(t *testing.T) {
+	opts := small(Options{Disk: NewMemDisk(MemDiskOptions{}), Table: NewMemTable(), CacheBytes: 1 << 20})
+	s, _ := running(t, opts)
+	p, h := place([]byte("none"))
+	if _, _, known, _ := s.Peek(nil, p, h, []byte("none")); known {
+		t.Fatal("known before anyone looked")
+	}
+	if got(t, s, "none") != 0 {
+		t.Fatal("found")
+	}
+	if _, found, known, _ := s.Peek(nil, p, h, []byte("none")); found || !known {
+		t.Fatalf("found %v, known %v", found, known)
+	}
+	put(t, s, "none", 1, 0)
+	if _, found, known, _ := s.Peek(nil, p, h, []byte("none")); !found || !known {
+		t.Fatalf("found %v, known %v", found, known)
+	}
+}

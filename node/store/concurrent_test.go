@@ -1,0 +1,165 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"testing"
+
+	"kai/node/record"
+	"kai/node/ring"
+)
+
+// Writers, readers and scanners at once, with an overlay so small that all is always in motion:
+// nobody ever sees a key go back behind what was acknowledged.
+func TestConcurrentUse(t *testing.T) {
+	backends(t, func(t *testing.T, opts Options) {
+		s, _ := running(t, opts)
+		const writers, writes = 8, 250
+		var acked [writers]struct {
+			sync.Mutex
+			n [10]uint64
+		}
+		var wg sync.WaitGroup
+		for w := range writers {
+			wg.Go(func() {
+				for n := uint64(1); n <= writes; n++ {
+					i := int(n % 10)
+					put(t, s, fmt.Sprintf("key-%d-%d", w, i), n, int(n*37%900))
+					acked[w].Lock()
+					acked[w].n[i] = n
+					acked[w].Unlock()
+				}
+			})
+		}
+		done := make(chan struct{})
+		var readers sync.WaitGroup
+		check := func(w, i int, read func() uint64) {
+			acked[w].Lock()
+			least := acked[w].n[i]
+			acked[w].Unlock()
+			if n := read(); n < least {
+				t.Errorf("key-%d-%d is %d, acknowledged %d", w, i, n, least)
+			}
+		}
+		loop := func(step func(rng *rand.Rand)) {
+			readers.Go(func() {
+				rng := rand.New(rand.NewPCG(rand.Uint64(), 1))
+				for {
+					select {
+					case <-done:
+						return
+					default:
+						step(rng)
+					}
+				}
+			})
+		}
+		for range 2 {
+			loop(func(rng *rand.Rand) {
+				w, i := rng.IntN(writers), rng.IntN(10)
+				check(w, i, func() uint64 { return got(t, s, fmt.Sprintf("key-%d-%d", w, i)) })
+			})
+		}
+		loop(func(rng *rand.Rand) {
+			w, i := rng.IntN(writers), rng.IntN(10)
+			key := fmt.Appendf(nil, "key-%d-%d", w, i)
+			check(w, i, func() uint64 { return scanned(t, s, key) })
+		})
+		wg.Wait()
+		close(done)
+		readers.Wait()
+	})
+}
+
+// scanned finds key by scanning its partition.
+func scanned(t *testing.T, s *Store, want []byte) (n uint64) {
+	p, _ := place(want)
+	var last []byte
+	err := s.Scan(p, func(key, enc []byte) error {
+		if last != nil && bytes.Compare(last, key) >= 0 {
+			return fmt.Errorf("%q after %q", key, last)
+		}
+		last = append(last[:0], key...)
+		if err := record.Check(key, enc); err != nil {
+			return err
+		}
+		if bytes.Equal(key, want) {
+			n = uint64(record.PeekBallot(enc).Stamp)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	return n
+}
+
+// Scans tell the same as gets, whether a record is in the overlay, the table or both.
+func TestScanMatchesGet(t *testing.T) {
+	backends(t, func(t *testing.T, opts Options) {
+		s, _ := running(t, opts)
+		want := map[string]uint64{}
+		for n := range uint64(400) {
+			key := "key-" + strconv.Itoa(int(n*13%90))
+			put(t, s, key, n+1, int(n%500))
+			want[key] = n + 1
+			if n%50 != 0 {
+				continue
+			}
+			have := map[string]uint64{}
+			for p := range ring.Partition(testPartitions) {
+				err := s.Scan(p, func(key, enc []byte) error {
+					if at, _ := place(key); at != p {
+						return fmt.Errorf("%s of partition %d", key, at)
+					}
+					have[string(key)] = uint64(record.PeekBallot(enc).Stamp)
+					return nil
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if fmt.Sprint(have) != fmt.Sprint(want) {
+				t.Fatalf("after %d: scans find %v, want %v", n, have, want)
+			}
+		}
+		stop := errors.New("stop")
+		for p := range ring.Partition(testPartitions) {
+			if err := s.Scan(p, func(_, _ []byte) error { return stop }); !errors.Is(err, stop) {
+				t.Fatalf("partition %d: %v", p, err)
+			}
+		}
+	})
+}
+
+func TestMemoryReadsDoNotAllocate(t *testing.T) {
+	opts := small(Options{Disk: NewMemDisk(MemDiskOptions{}), Table: NewMemTable(), CacheBytes: 1 << 20})
+	s, stop := running(t, opts)
+	put(t, s, "cached", 1, 100)
+	stop()
+	s, _ = running(t, opts)
+	got(t, s, "cached")
+	got(t, s, "absent")
+	put(t, s, "overlay", 2, 100)
+	buf := make([]byte, 0, 4096)
+	for _, name := range []string{"cached", "absent", "overlay"} {
+		key := []byte(name)
+		p, h := place(key)
+		allocs := testing.AllocsPerRun(100, func() {
+			if _, _, known, _ := s.Peek(buf, p, h, key); !known {
+				t.Errorf("%s: not known", name)
+			}
+			s.PeekBallot(p, h, key)
+			if _, _, err := s.Get(buf, p, h, key); err != nil {
+				t.Error(err)
+			}
+		})
+		if allocs != 0 {
+			t.Errorf("%s: %v allocations", name, allocs)
+		}
+	}
+}
