@@ -86,7 +86,7 @@ func (s *Store) collect(chunks []*chunk, durable uint32) []Row {
 		c.each(func(e entry, r ref) {
 			sh := s.shard(e.hash)
 			sh.mu.Lock()
-			newest := sh.dirtyRef(s.window, &e)
+			_, newest := sh.newest(s.window, &e)
 			sh.mu.Unlock()
 			if newest == r || newest.chunk() >= durable {
 				rows = append(rows, Row{e.tableKey(nil), e.value})
@@ -114,7 +114,7 @@ func (s *Store) drop(chunks []*chunk, bytes int64) {
 		c.each(func(e entry, r ref) {
 			sh := s.shard(e.hash)
 			sh.mu.Lock()
-			if sh.dirtyRef(s.window, &e) == r {
+			if _, newest := sh.newest(s.window, &e); newest == r {
 				sh.clearDirty(s.window, &e)
 				if e.kind == kindRecord {
 					sh.cache.put(&e, true)

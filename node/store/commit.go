@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"runtime"
 	"time"
 )
 
@@ -164,6 +165,9 @@ func (s *Store) publish(b *batch) {
 	}
 	s.counts.puts.Add(int64(len(b.items)))
 	s.sealFinished()
+	// Whoever was woken just now may have more to write. Letting them go first doubles the size of
+	// the next batch, and halves the syncs.
+	runtime.Gosched()
 }
 
 // addLive hands the batch's chunks to the overlay. It comes before the index: a scan looks at the

@@ -49,20 +49,20 @@ func (e *entry) is(o *entry) bool {
 // noRef is no entry's: chunk ids run out long before.
 const noRef = ^ref(0)
 
-// dirtyRef returns the ref of the newest entry of e's key, or noRef. The caller holds mu.
-func (sh *shard) dirtyRef(w window, e *entry) ref {
-	r, ok := sh.dirty[e.hash]
-	if ok {
-		if have := w.at(r); have.is(e) {
-			return r
+// newest returns the newest entry of want's key in the overlay and its ref, or noRef. The caller
+// holds mu; the entry's slices stay valid.
+func (sh *shard) newest(w window, want *entry) (entry, ref) {
+	if r, ok := sh.dirty[want.hash]; ok {
+		if e := w.at(r); e.is(want) {
+			return e, r
 		}
 	}
 	if len(sh.twins) > 0 {
-		if r, ok := sh.twins[string(e.tableKey(nil))]; ok {
-			return r
+		if r, ok := sh.twins[string(want.tableKey(nil))]; ok {
+			return w.at(r), r
 		}
 	}
-	return noRef
+	return entry{}, noRef
 }
 
 // setDirty makes r, which is e's, the newest of its key. The caller holds mu.
@@ -104,13 +104,12 @@ type lookup struct {
 func (s *Store) peek(dst []byte, want *entry) ([]byte, lookup) {
 	sh := s.shard(want.hash)
 	sh.mu.Lock()
-	if r := sh.dirtyRef(s.window, want); r != noRef {
-		value := s.window.at(r).value
+	if e, r := sh.newest(s.window, want); r != noRef {
 		seq := sh.seq
 		sh.hits++
 		sh.mu.Unlock()
 		// Chunks are never written again, nor reused: no need to copy under the lock.
-		return append(dst, value...), lookup{true, true, seq}
+		return append(dst, e.value...), lookup{true, true, seq}
 	}
 	value, present, known := sh.cache.get(want)
 	if known {
@@ -138,8 +137,8 @@ func (s *Store) PeekBallot(p ring.Partition, hash uint64, key []byte) (b record.
 	sh := s.shard(hash)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if r := sh.dirtyRef(s.window, &want); r != noRef {
-		return record.PeekBallot(s.window.at(r).value), true, true
+	if e, r := sh.newest(s.window, &want); r != noRef {
+		return record.PeekBallot(e.value), true, true
 	}
 	value, found, known := sh.cache.get(&want)
 	if found {
