@@ -75,11 +75,12 @@ func (o *readOp) start(p ring.Partition, g *Group, key []byte, hash uint64, time
 }
 
 // next chooses and books the next member to ask; -1 when none is left or, unless more is wanted,
-// when those asked may be enough.
+// when those asked that have not failed may be enough.
 func (o *readOp) next(more bool) int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.state != reading || !more && o.g.reads(o.asked) && o.g.writes(o.asked) {
+	hopeful := o.asked &^ o.bad
+	if o.state != reading || !more && o.g.reads(hopeful) && o.g.writes(hopeful) {
 		return -1
 	}
 	i := o.g.pick(o.asked, o.hash>>8)
@@ -118,7 +119,7 @@ func (o *readOp) Done(call *message.Call) {
 	}
 	o.mu.Unlock()
 	if retry {
-		if more := o.next(true); more >= 0 {
+		if more := o.next(false); more >= 0 {
 			o.send(more)
 			o.g.members[more].replica.Flush()
 		}
