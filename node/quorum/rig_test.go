@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"kai/node/record"
@@ -164,6 +165,16 @@ func (r *rig) route(i int, conf ring.Configuration) {
 		}
 		return nil
 	}))
+}
+
+// bubble runs f under a clock that stands still while anybody works.
+func bubble(t *testing.T, f func(*testing.T)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		t.Helper()
+		f(t)
+		time.Sleep(10 * timeout) // calls without an answer, and idle goroutines, end
+	})
 }
 
 // do runs one operation at node i.
