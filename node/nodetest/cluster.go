@@ -34,6 +34,7 @@ type Config struct {
 	Without    quorum.Rule
 	Mutant     Mutant
 	Timeout    time.Duration
+	RealStore  bool // the real store on a simulated disk, in place of the plain volume
 }
 
 // Cluster is a simulated cluster. Make and use it inside a synctest bubble.
@@ -54,6 +55,7 @@ type node struct {
 	index int
 	id    ring.NodeID
 	disk  *disk
+	real  *realDisk // instead of disk, with Config.RealStore
 	skew  atomic.Int64
 	boots int
 	out   bool // never started again; the nemesis' own
@@ -70,7 +72,7 @@ func (n *node) wall() time.Time { return time.Now().Add(today + time.Duration(n.
 // incarnation is one life of a process.
 type incarnation struct {
 	*node
-	volume      *volume
+	volume      medium
 	table       *table
 	replica     *replica.Replica
 	coordinator *quorum.Coordinator
@@ -104,12 +106,16 @@ func NewCluster(cfg Config) *Cluster {
 	c.newest = append(c.newest, c.first...)
 	for i := range cfg.Nodes {
 		lat := &rng{seed: mix(cfg.Seed, 57, uint64(i))}
-		nd := &node{c: c, index: i, id: nodeID(i), disk: newDisk(func() time.Duration {
+		latency := func() time.Duration {
 			if lat.chance(5) {
 				return lat.between(5*time.Millisecond, 60*time.Millisecond)
 			}
 			return lat.between(100*time.Microsecond, 2*time.Millisecond)
-		})}
+		}
+		nd := &node{c: c, index: i, id: nodeID(i), disk: newDisk(latency)}
+		if cfg.RealStore {
+			nd.real = newRealDisk(mix(cfg.Seed, 63, uint64(i)), latency)
+		}
 		if cfg.Skew > 0 {
 			nd.skew.Store(int64(r.between(0, cfg.Skew)))
 		}
@@ -124,6 +130,13 @@ func (c *Cluster) start(i int) {
 	nd := c.nodes[i]
 	nd.boots++
 	inc := &incarnation{node: nd, volume: &volume{d: nd.disk}, died: make(chan struct{})}
+	if c.RealStore {
+		v, err := nd.real.open()
+		if err != nil {
+			panic(err)
+		}
+		inc.volume = v
+	}
 	if c.Mutant&LostFence != 0 {
 		nd.disk.mu.Lock()
 		delete(nd.disk.meta, "fence")
@@ -176,6 +189,9 @@ func (c *Cluster) crash(i int) {
 	}
 	close(inc.died)
 	inc.volume.abort()
+	if c.RealStore {
+		c.nodes[i].real.crash()
+	}
 	inc.replica.SetVoting(false)
 	if mix(c.seed, 17, uint64(i), uint64(inc.boots))%4 == 0 {
 		return // the machine is gone: nobody tells the others
@@ -189,6 +205,9 @@ func (c *Cluster) crash(i int) {
 
 // wipe empties the disk of a crashed node.
 func (c *Cluster) wipe(i int) {
+	if c.RealStore {
+		c.nodes[i].real.wipe()
+	}
 	d := c.nodes[i].disk
 	d.mu.Lock()
 	d.records, d.meta = map[string][]byte{}, map[string][]byte{}
@@ -206,7 +225,7 @@ func newTable(confs []ring.Configuration) *table {
 	return &table{confs: append([]ring.Configuration(nil), confs...)}
 }
 
-func (t *table) load(v *volume) {
+func (t *table) load(v medium) {
 	for p := range t.confs {
 		if enc, _ := v.Meta(replica.ConfigurationName(ring.Partition(p))); enc != nil {
 			t.confs[p] = decodeConfiguration(enc)

@@ -43,6 +43,10 @@ func with(s Scenario, change func(*Scenario)) Scenario { change(&s); return s }
 func scenarios() []Scenario {
 	return []Scenario{
 		base("cuts and restarts"),
+		with(base("the real store"), func(s *Scenario) { s.Config.RealStore = true }),
+		with(base("the real store, quick restarts"), func(s *Scenario) {
+			s.Config.RealStore, s.Trouble = true, Trouble{Quick: true}
+		}),
 		with(base("skewed and jumping clocks"), func(s *Scenario) {
 			s.Config.Skew, s.Trouble.Jumps = 200*time.Millisecond, true
 		}),

@@ -57,6 +57,7 @@ type lanes struct {
 		m  map[string]*lane
 	}
 	free sync.Pool
+	idle chan *lane // unbuffered: taken by workers without one
 }
 
 func (l *lanes) init() {
@@ -64,6 +65,7 @@ func (l *lanes) init() {
 		l.shards[i].m = map[string]*lane{}
 	}
 	l.free.New = func() any { return new(lane) }
+	l.idle = make(chan *lane)
 }
 
 // submit hands m to the lane of its key; m.done hears of it. With inline, a lane that has to be
@@ -90,7 +92,34 @@ func (c *Coordinator) submit(p ring.Partition, m *mutation, inline bool) {
 	if inline {
 		c.runLane(l, m)
 	} else {
-		go c.runLane(l, nil)
+		c.work(l)
+	}
+}
+
+// idleWorker is how long a worker waits for another lane. Workers keep their stacks, which a fresh
+// goroutine has to grow for every mutation; and none is left a while after the last mutation.
+const idleWorker = time.Second
+
+// work hands l to an idle worker, or to a new one.
+func (c *Coordinator) work(l *lane) {
+	select {
+	case c.lanes.idle <- l:
+	default:
+		go c.worker(l)
+	}
+}
+
+func (c *Coordinator) worker(l *lane) {
+	timer := time.NewTimer(idleWorker)
+	defer timer.Stop()
+	for {
+		c.runLane(l, nil)
+		timer.Reset(idleWorker)
+		select {
+		case l = <-c.lanes.idle:
+		case <-timer.C:
+			return
+		}
 	}
 }
 
@@ -110,7 +139,7 @@ func (c *Coordinator) runLane(l *lane, own *mutation) {
 		}
 		if own != nil && own.decided {
 			s.mu.Unlock()
-			go c.runLane(l, nil)
+			c.work(l)
 			return
 		}
 		n := foldable(l.waiting)
