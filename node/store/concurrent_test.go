@@ -163,3 +163,55 @@ func TestMemoryReadsDoNotAllocate(t *testing.T) {
 		}
 	}
 }
+
+// Records that Badger keeps in pieces are never seen in the middle of being written.
+func TestLargeRecords(t *testing.T) {
+	opts := small(Options{Dir: t.TempDir()})
+	opts.MaxRecordBytes, opts.OverlayBytes = 400<<10, 1<<20
+	opts.SegmentBytes = 0
+	s, stop := running(t, opts)
+	done := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 2 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					got(t, s, "large")
+				}
+			}
+		})
+	}
+	sizes := []int{300 << 10, 10, 60 << 10, 390 << 10}
+	for n := range uint64(60) {
+		put(t, s, "large", n+1, sizes[n%4])
+		put(t, s, "other", n+1, 100<<10)
+	}
+	close(done)
+	readers.Wait()
+	stop()
+	s, _ = running(t, opts)
+	if n := got(t, s, "large"); n != 60 {
+		t.Fatalf("after a restart: %d", n)
+	}
+}
+
+// However much is written, the log keeps no more than the overlay needs.
+func TestLogIsFreed(t *testing.T) {
+	disk := NewMemDisk(MemDiskOptions{})
+	opts := small(Options{Disk: disk, Table: NewMemTable()})
+	s, _ := running(t, opts)
+	for n := range uint64(2000) {
+		put(t, s, fmt.Sprint("key-", n%50), n+1, 500)
+		limit := opts.OverlayBytes*2/opts.SegmentBytes + 4
+		if have := s.Stats().Segments; have > limit {
+			t.Fatalf("%d segments after %d writes", have, n)
+		}
+	}
+	names, err := disk.List()
+	if err != nil || len(names) > 12 {
+		t.Fatalf("files %v, %v", names, err)
+	}
+}
