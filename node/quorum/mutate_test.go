@@ -263,7 +263,7 @@ func TestMutationsWithAMinorityDown(t *testing.T) {
 		for down := range 3 {
 			bubble(t, func(t *testing.T) {
 				r := newRig(t, 3, majority)
-				r.nodes[0].wires[down].answer(s)
+				r.nodes[0].wires[down].answer(s, message.Prepare, message.Accept)
 				begun := time.Now()
 				r.want("set", r.do(0, set("v")), record.Stored, "")
 				r.want("append", r.do(0, op(record.AppendTo, "w")), record.Stored, "")
