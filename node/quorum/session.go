@@ -54,7 +54,6 @@ func (s *Session) recycle() {
 			s.c.forwards.Put(f)
 		}
 	}
-	clear(s.slots)
 	s.muts, s.slow = s.muts[:0], nil
 }
 
@@ -64,6 +63,9 @@ func (s *Session) recycle() {
 // slices must stay valid until Execute returns.
 func (s *Session) Execute(ops []record.Op, results []record.Result) {
 	s.recycle()
+	if len(ops) == 0 { // the caller will rest: keep nothing alive meanwhile
+		clear(s.slots[:cap(s.slots)])
+	}
 	for len(ops) > 0 {
 		n := s.segment(ops)
 		s.run(ops[:n], results[:n])

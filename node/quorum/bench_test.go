@@ -1,0 +1,110 @@
+package quorum
+
+import (
+	"fmt"
+	"sync/atomic"
+	"testing"
+
+	"kai/node/record"
+)
+
+// steady is a cluster whose wires keep no log, with one key written.
+func steady(t testing.TB) *rig {
+	r := newRig(t, 3, majority)
+	for _, nd := range r.nodes {
+		for _, w := range nd.wires {
+			w.quiet = true
+		}
+	}
+	r.want("set", r.do(0, set(string(make([]byte, 100)))), record.Stored, "")
+	return r
+}
+
+// A get allocates nothing once it has run a few times: see PERFORMANCE.
+func TestGetsAllocateNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector empties pools at random")
+	}
+	for _, n := range []int{1, 16} {
+		s := steady(t).nodes[1].Session()
+		ops := make([]record.Op, n)
+		for i := range ops {
+			ops[i] = get()
+		}
+		res := make([]record.Result, n)
+		if got := testing.AllocsPerRun(200, func() { s.Execute(ops, res) }); got != 0 {
+			t.Errorf("%d gets: %v allocations", n, got)
+		}
+		if res[n-1].Status != record.Found {
+			t.Errorf("%+v", res[n-1])
+		}
+	}
+}
+
+// What the coordinator and three replicas in memory cost, without network and disk.
+func BenchmarkGet(b *testing.B) {
+	for _, n := range []int{1, 16} {
+		b.Run(fmt.Sprintf("batch=%d", n), func(b *testing.B) {
+			s := steady(b).nodes[1].Session()
+			ops := make([]record.Op, n)
+			for i := range ops {
+				ops[i] = get()
+			}
+			res := make([]record.Result, n)
+			b.ReportAllocs()
+			for b.Loop() {
+				s.Execute(ops, res)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/get")
+		})
+	}
+}
+
+// At the favoured coordinator, and forwarded to it.
+func BenchmarkSet(b *testing.B) {
+	for _, at := range []int{0, 1} {
+		for _, n := range []int{1, 16} {
+			b.Run(fmt.Sprintf("forwarded=%v/batch=%d", at == 1, n), func(b *testing.B) {
+				s := steady(b).nodes[at].Session()
+				ops := make([]record.Op, n)
+				for i := range ops {
+					ops[i] = set(string(make([]byte, 100)))
+					ops[i].Key = fmt.Append(nil, "key", i)
+				}
+				res := make([]record.Result, n)
+				b.ReportAllocs()
+				for b.Loop() {
+					s.Execute(ops, res)
+				}
+				if res[0].Status != record.Stored {
+					b.Fatalf("%+v", res[0])
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/set")
+			})
+		}
+	}
+}
+
+// Clients in parallel, each on keys of its own: what locks cost.
+func BenchmarkParallel(b *testing.B) {
+	for _, kind := range []record.OpKind{record.Get, record.Set} {
+		b.Run(kind.String(), func(b *testing.B) {
+			r := steady(b)
+			var next atomic.Int64
+			b.ReportAllocs()
+			b.SetParallelism(16)
+			b.RunParallel(func(pb *testing.PB) {
+				s := r.nodes[0].Session()
+				o := set(string(make([]byte, 100)))
+				o.Key = fmt.Append(nil, "client", next.Add(1))
+				res := make([]record.Result, 1)
+				s.Execute([]record.Op{o}, res)
+				o.Kind = kind
+				ops := []record.Op{o}
+				for pb.Next() {
+					s.Execute(ops, res)
+				}
+			})
+		})
+	}
+}
