@@ -71,7 +71,10 @@ func TestIntervalSyncFailure(t *testing.T) {
 	bubble(t, func(o *Options) { o.Interval = true }, func(t *testing.T, s *Store, disk *MemDisk, _ *MemTable) {
 		disk.SetFaults(MemDiskFaults{Sync: syscall.EIO})
 		put(t, s, "key", 1, 0) // acknowledged before the sync
-		time.Sleep(time.Second)
+		if s.Failure() != nil {
+			t.Fatal("failed before the sync")
+		}
+		<-s.Failed() // without another write
 		if err := tryPut(s, "key", 2, 0); !errors.Is(err, ErrFailed) {
 			t.Fatalf("after the sync: %v", err)
 		}

@@ -26,7 +26,8 @@ type Options struct {
 	// (default 100 ms). Otherwise every write is synced before it is acknowledged.
 	Interval     bool
 	SyncInterval time.Duration
-	// BootID names this start of the machine (/proc/sys/kernel/random/boot_id).
+	// BootID names this start of the machine (/proc/sys/kernel/random/boot_id). Empty: not known; any
+	// unclean stop then counts as one of the machine.
 	BootID string
 
 	// MaxRecordBytes bounds one encoded record; default 1 MiB and record.Overhead.

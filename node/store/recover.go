@@ -26,7 +26,7 @@ func (s *Store) recover() error {
 		return err
 	}
 	s.cleanStop = !st.Known || st.Clean
-	s.amnesia = st.Amnesia || !s.cleanStop && st.Interval && st.BootID != s.opts.BootID
+	s.amnesia = st.Amnesia || !s.cleanStop && st.Interval && (st.BootID != s.opts.BootID || st.BootID == "")
 	s.forgetful = s.amnesia
 	if err := s.begin(seqs, st); err != nil {
 		return fmt.Errorf("store: begin the log: %w", err)

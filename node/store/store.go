@@ -73,6 +73,7 @@ type Store struct {
 	written position // committer only: the log is written up to here
 
 	failure atomic.Pointer[error]
+	failing chan struct{} // closed on failure
 	noSpace atomic.Bool
 	running atomic.Bool
 	counts  counts
@@ -94,7 +95,7 @@ func Open(opts Options) (*Store, error) {
 		opts: opts, log: opts.Logger, disk: opts.Disk, table: opts.Table,
 		wake: make(chan struct{}, 1), applyWake: make(chan struct{}, 1),
 		roomWake: make(chan struct{}, 1), spareWake: make(chan struct{}, 1),
-		abort: make(chan struct{}),
+		abort: make(chan struct{}), failing: make(chan struct{}),
 	}
 	if err := s.open(); err != nil {
 		return nil, errors.Join(err, s.closeOwned())
@@ -197,9 +198,17 @@ func (s *Store) failed() error {
 	return nil
 }
 
+// Failed is closed when the store fails for good (Failure says why): by a write or a sync that the
+// disk refused, perhaps one that nobody waits for, or by a damaged table. The node must stop voting.
+func (s *Store) Failed() <-chan struct{} { return s.failing }
+
+// Failure is the error that wraps ErrFailed, or nil.
+func (s *Store) Failure() error { return s.failed() }
+
 func (s *Store) fail(what string, err error) error {
 	err = fmt.Errorf("%w: %s: %w", ErrFailed, what, err)
 	if s.failure.CompareAndSwap(nil, &err) {
+		close(s.failing)
 		s.log.Error("store_failed: no more writes until restart", "error", err)
 	}
 	return s.failed()
