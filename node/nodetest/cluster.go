@@ -105,8 +105,8 @@ func NewCluster(cfg Config) *Cluster {
 	}
 	c.newest = append(c.newest, c.first...)
 	for i := range cfg.Nodes {
-		lat := &rng{seed: mix(cfg.Seed, 57, uint64(i))}
 		latency := func() time.Duration {
+			lat := rng{seed: mix(cfg.Seed, 57, uint64(i), uint64(time.Since(c.begun)))}
 			if lat.chance(5) {
 				return lat.between(5*time.Millisecond, 60*time.Millisecond)
 			}

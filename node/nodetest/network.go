@@ -41,6 +41,14 @@ func newNetwork(seed uint64, f Faults) *network {
 	return &network{seed: seed, faults: f, count: map[flow]uint64{}, cut: map[[2]int]bool{}, held: map[int]time.Time{}}
 }
 
+// topic is what a call is about.
+func topic(call *message.Call) string {
+	if call.Kind == message.Configure {
+		return fmt.Sprint("partition ", call.Partition, " epoch ", call.Request.Configuration.Epoch)
+	}
+	return string(call.Key)
+}
+
 // send delivers after a while, or not, or twice. deliver reports whether a second copy may follow:
 // a link never repeats a request that the other side refused.
 func (n *network) send(f flow, deliver func() bool) {
@@ -88,6 +96,7 @@ type link struct {
 	mu       sync.Mutex
 	nextID   uint64
 	pending  map[uint64]*outgoing
+	count    map[flow]uint64
 	lastSeen time.Time
 }
 
@@ -98,7 +107,7 @@ type outgoing struct {
 }
 
 func newLink(c *Cluster, from *incarnation, to int) *link {
-	return &link{c: c, from: from, to: to, pending: map[uint64]*outgoing{}}
+	return &link{c: c, from: from, to: to, pending: map[uint64]*outgoing{}, count: map[flow]uint64{}}
 }
 
 // Flush has nothing to do: every message goes by itself.
@@ -133,14 +142,16 @@ func (l *link) Send(call *message.Call) {
 		l.lastSeen = time.Now()
 	}
 	out := &outgoing{call: call, key: append([]byte(nil), call.Key...)}
+	way := flow{l.from.index, l.to, call.Kind, topic(call)}
+	l.count[way]++
 	// The fraction keeps timeouts from coinciding with each other.
-	out.timer = time.AfterFunc(call.Timeout+time.Duration(mix(l.c.seed, uint64(l.to), uint64(call.Kind), call.Hash)%1000), func() {
+	out.timer = time.AfterFunc(call.Timeout+time.Duration(mix(l.c.seed, uint64(l.to), uint64(call.Kind), call.Hash, l.count[way])%1000), func() {
 		l.answer(id, func(r *message.Reply) { *r = message.Reply{Status: message.TimedOut} })
 	})
 	l.pending[id] = out
 	l.mu.Unlock()
 	frame := message.AppendRequest(nil, id, &call.Request)
-	l.c.net.send(flow{l.from.index, l.to, call.Kind, string(out.key)}, func() bool { return l.c.deliver(l, frame) })
+	l.c.net.send(way, func() bool { return l.c.deliver(l, frame) })
 }
 
 // answer completes a pending call, once.
@@ -210,7 +221,7 @@ func (c *Cluster) deliver(l *link, frame []byte) bool {
 		refused = call.Reply.Status.Refused()
 		reply := message.AppendReply(nil, id, &call.Reply)
 		if inc.alive() {
-			c.net.send(flow{l.to, l.from.index, 0, string(call.Key)}, func() bool { l.receive(reply); return true })
+			c.net.send(flow{l.to, l.from.index, 0, topic(call)}, func() bool { l.receive(reply); return true })
 		}
 	})
 	if call.Kind == message.Mutate {
