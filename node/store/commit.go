@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// commitLoop writes what Put stages until stop, then what is staged by then. One batch is on its way
+// commitLoop writes what Put stages until stop, then what is staged by then; or until a failure. One batch is on its way
 // to the disk while the next gathers: the more writers, the larger the batches, and the fewer syncs.
 func (s *Store) commitLoop(stop <-chan struct{}) {
 	var syncTimer *time.Timer
@@ -19,6 +19,10 @@ func (s *Store) commitLoop(stop <-chan struct{}) {
 			syncDue = nil
 			s.syncWritten()
 		case <-s.abort:
+			return
+		case <-s.failing:
+			s.tail.close()
+			s.commitStaged() // tells the writers
 			return
 		case <-stop:
 			s.tail.close()

@@ -41,7 +41,7 @@ func TestFailedDeviceFailsAllLaterWrites(t *testing.T) {
 					t.Fatalf("during: %v", err)
 				}
 				disk.SetFaults(MemDiskFaults{})
-				time.Sleep(time.Minute)
+				time.Sleep(time.Minute) // by now, Run has returned
 				if err := tryPut(s, "after", 3, 0); !errors.Is(err, ErrFailed) {
 					t.Fatalf("after: %v", err)
 				}
@@ -357,4 +357,34 @@ func TestAmnesia(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestRunReturnsAfterAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := NewMemDisk(MemDiskOptions{SyncLatency: func() time.Duration { return time.Millisecond }})
+		s, err := Open(small(Options{Disk: disk, Table: NewMemTable()}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		disk.SetFaults(MemDiskFaults{Sync: syscall.EIO})
+		const writes = 100
+		answers := make(waiter, writes)
+		go func() {
+			for range writes { // before, during and after
+				time.Sleep(50 * time.Microsecond)
+				s.Put(0, 1, []byte("a"), counted([]byte("a"), 1, 0), answers)
+			}
+		}()
+		if err := s.Run(t.Context()); !errors.Is(err, ErrFailed) {
+			t.Fatalf("run: %v", err)
+		}
+		for range writes {
+			if err := <-answers; !errors.Is(err, ErrFailed) {
+				t.Fatalf("write: %v", err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
 }

@@ -127,8 +127,9 @@ func (s *Store) open() error {
 }
 
 // Run commits and applies until ctx ends, then takes no more writes, commits what is staged, brings
-// all of it into the table and leaves the mark of a clean stop. It returns when all its goroutines
-// have ended: nil, or the failure that stopped the commits. It may be called once.
+// all of it into the table and leaves the mark of a clean stop. After a failure it returns early,
+// with an error that wraps ErrFailed; reads still work, until Close. It returns when all its
+// goroutines have ended, and may be called once.
 func (s *Store) Run(ctx context.Context) error {
 	if !s.running.CompareAndSwap(false, true) {
 		return errors.New("store: Run called twice")

@@ -72,11 +72,11 @@ func (t *tail) append(e *entry, done interface{ Committed(error) }) (first bool,
 
 // admit decides, before anything is changed, whether an entry of n bytes can be staged.
 func (t *tail) admit(k kind, n int, first bool) error {
-	if t.closed {
-		return ErrClosed
-	}
 	if err := t.s.failed(); err != nil {
 		return err
+	}
+	if t.closed {
+		return ErrClosed
 	}
 	full := t.s.noSpace.Load()
 	// Meta entries are few and the consistency of reads hangs on them (fences): they may use the reserve.
