@@ -61,20 +61,20 @@ func (s *Store) applySome(least int64) bool {
 
 // applicable returns the oldest chunks that may be applied: sealed, and durable in the log. The table
 // must not know of more than the log: a new log begins where the table says that the old one ended.
-// All of the overlay before the chunk with the id durable is durable.
+// Chunks with ids below durable are durable, and nothing will be added to them.
 func (s *Store) applicable() (chunks []*chunk, bytes int64, durable uint32) {
 	s.liveMu.Lock()
 	defer s.liveMu.Unlock()
 	for _, c := range s.live {
-		durable = c.id
-		if s.synced.less(c.end) {
-			return chunks, bytes, durable
+		if !c.sealed || s.synced.less(c.end) {
+			break
 		}
-		if c.sealed && bytes < s.applyAt() {
+		durable = c.id + 1
+		if bytes < s.applyAt() {
 			chunks, bytes = append(chunks, c), bytes+int64(len(c.buf))
 		}
 	}
-	return chunks, bytes, durable + 1
+	return chunks, bytes, durable
 }
 
 // collect returns the rows that chunks bring to the table, and last the mark that they did. An
