@@ -87,7 +87,7 @@ func (n *node) found(ctx context.Context) error {
 	}
 	n.data.Store(d)
 	n.links.reroute()
-	n.log.Info("cluster founded", "cluster_id", f.ClusterID, "quorum", f.Quorum.String(), "partitions", f.Partitions, "nodes", len(f.Nodes), "slot", slot)
+	n.log.Info("data path open", "cluster_id", f.ClusterID, "quorum", f.Quorum.String(), "partitions", f.Partitions, "nodes", len(f.Nodes), "slot", slot)
 	<-ctx.Done()
 	return nil
 }

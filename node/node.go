@@ -219,8 +219,11 @@ func (n *node) run(ctx context.Context, l listeners) error {
 		err = errors.Join(err, s.stop())
 	}
 	err = errors.Join(err, n.store.Close())
-	n.log.Info("node stopped", "error", err)
-	return err
+	if err != nil {
+		return err // who called Run reports it
+	}
+	n.log.Info("node stopped")
+	return nil
 }
 
 // runStore runs the store. When the disk fails the node lives on, without a vote: it still forwards,

@@ -57,7 +57,7 @@ func randConfiguration(r *rand.Rand) (c ring.Configuration) {
 
 func randRequest(r *rand.Rand) *Request {
 	q := &Request{
-		Kind: Kind(1 + r.IntN(int(Configure))), Digest: r.IntN(2) == 0,
+		Kind: Kind(1 + r.IntN(int(Flush))), Digest: r.IntN(2) == 0,
 		Partition: ring.Partition(r.Uint32()), Epoch: r.Uint32(),
 		Key: randBytes(r, 1, record.MaxKey), Ballot: randBallot(r), Next: randBallot(r),
 		Configuration: randConfiguration(r),
@@ -154,7 +154,7 @@ func TestInvalidRequests(t *testing.T) {
 	long := make([]ring.NodeID, ring.MaxReplicas+1)
 	for name, q := range map[string]*Request{
 		"kind 0":       {Kind: 0, Key: []byte("k")},
-		"kind 6":       {Kind: 6, Key: []byte("k")},
+		"kind 7":       {Kind: 7, Key: []byte("k")},
 		"no key":       {Kind: Read},
 		"long key":     {Kind: Read, Key: make([]byte, 251)},
 		"no record":    {Kind: Accept, Key: []byte("k")},

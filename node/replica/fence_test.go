@@ -206,10 +206,7 @@ func TestNextWaitsForTheReservation(t *testing.T) {
 	default:
 	}
 	r.disk.release(nil)
-	for s := range got {
-		if s.Ticks() < record.Ticks(r.now) || s.Ticks() > r.fence.durable.Load() {
-			t.Errorf("stamp %d, fence %d", s.Ticks(), r.fence.durable.Load())
-		}
-		break
+	if s := <-got; s.Ticks() < record.Ticks(r.now) || s.Ticks() > r.fence.durable.Load() {
+		t.Errorf("stamp %d, fence %d", s.Ticks(), r.fence.durable.Load())
 	}
 }
