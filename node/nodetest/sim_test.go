@@ -56,7 +56,7 @@ func scenarios() []Scenario {
 		}),
 		with(base("pauses, one key"), func(s *Scenario) {
 			s.Trouble = Trouble{Pauses: true, Partitions: true}
-			s.Load.Keys, s.Load.Ops = 1, 10
+			s.Load.Keys, s.Load.Ops = 1, 8
 		}),
 		with(base("one node restarts all the time"), func(s *Scenario) {
 			s.Config.Faults = Faults{Drop: 3, Slow: 20, Doubt: 50}

@@ -41,6 +41,12 @@ type lane struct {
 	state   record.Record
 	next    record.Record
 	enc     []byte
+	// What follows only saves allocations.
+	keyBytes []byte
+	local    localRead
+	batch    []*mutation
+	res      []record.Result
+	did      []bool
 }
 
 const (
@@ -85,6 +91,7 @@ func (c *Coordinator) submit(p ring.Partition, m *mutation, inline bool) {
 	}
 	l := c.lanes.free.Get().(*lane)
 	l.key, l.hash, l.p = string(m.op.Key), m.hash, p
+	l.keyBytes = append(l.keyBytes[:0], m.op.Key...)
 	l.seed = c.opts.Seed ^ m.hash
 	l.waiting = append(l.waiting[:0], m)
 	s.m[l.key] = l
@@ -127,7 +134,6 @@ func (c *Coordinator) worker(l *lane) {
 // another goroutine goes on.
 func (c *Coordinator) runLane(l *lane, own *mutation) {
 	s := &c.lanes.shards[l.hash%laneShards]
-	var batch []*mutation
 	for {
 		s.mu.Lock()
 		if len(l.waiting) == 0 {
@@ -143,7 +149,7 @@ func (c *Coordinator) runLane(l *lane, own *mutation) {
 			return
 		}
 		n := foldable(l.waiting)
-		batch = append(batch[:0], l.waiting[:n]...)
+		l.batch = append(l.batch[:0], l.waiting[:n]...)
 		rest := copy(l.waiting, l.waiting[n:])
 		clear(l.waiting[rest:])
 		l.waiting = l.waiting[:rest]
@@ -151,7 +157,7 @@ func (c *Coordinator) runLane(l *lane, own *mutation) {
 		if n > 1 {
 			c.counters.Folded.Add(uint64(n))
 		}
-		c.decide(l, batch)
+		c.decide(l, l.batch)
 	}
 }
 
@@ -183,6 +189,10 @@ func (l *lane) recycle() {
 	if cap(l.waiting) > 64 {
 		l.waiting = nil
 	}
+	if cap(l.local.call.Reply.Record) > keepBuffer {
+		l.local.call.Reply.Record = nil
+	}
+	clear(l.res)
 	l.state, l.next = record.Record{Recent: l.state.Recent[:0]}, record.Record{}
 }
 

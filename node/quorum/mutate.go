@@ -1,6 +1,7 @@
 package quorum
 
 import (
+	"slices"
 	"time"
 
 	"kai/node/message"
@@ -141,7 +142,7 @@ func (c *Coordinator) prepare(l *lane, g *Group, batch []*mutation) (b record.Ba
 		return b, false, whyStamp
 	}
 	b = record.Ballot{Epoch: g.conf.Epoch, Stamp: stamp}
-	req := message.Request{Kind: message.Prepare, Hash: l.hash, Key: []byte(l.key), Ballot: b}
+	req := message.Request{Kind: message.Prepare, Hash: l.hash, Key: l.keyBytes, Ballot: b}
 	if !c.has(RulePrepare) {
 		req.Kind = message.Read
 	}
@@ -159,7 +160,7 @@ func (c *Coordinator) prepare(l *lane, g *Group, batch []*mutation) (b record.Ba
 	l.state = record.Record{Recent: l.state.Recent[:0]}
 	if len(r.state) > 0 {
 		l.enc = append(l.enc[:0], r.state...)
-		if record.Decode([]byte(l.key), l.enc, &l.state) != nil {
+		if record.Decode(l.keyBytes, l.enc, &l.state) != nil {
 			return b, false, whyCorrupt
 		}
 		// What l.state aliases must outlive the encoding of the next state.
@@ -179,7 +180,11 @@ type fold struct {
 // apply runs the batch on l.state in order; the outcome is l.next. Mutations found in the state's
 // lineage are answered as their earlier proposal would have been.
 func (c *Coordinator) apply(l *lane, batch []*mutation, id record.Version) fold {
-	f := fold{res: make([]record.Result, len(batch)), did: make([]bool, len(batch))}
+	l.res = slices.Grow(l.res[:0], len(batch))[:len(batch)]
+	l.did = slices.Grow(l.did[:0], len(batch))[:len(batch)]
+	clear(l.res)
+	clear(l.did)
+	f := fold{res: l.res, did: l.did}
 	now := uint32(c.opts.Wall().Unix())
 	l.next = l.state
 	for i, m := range batch {
@@ -240,8 +245,8 @@ func (c *Coordinator) propose(l *lane, g *Group, batch []*mutation, f fold, b re
 	}
 	next := record.Ballot{Epoch: g.conf.Epoch, Stamp: stamp}
 	l.next.Ballot = b
-	l.enc = record.Append(l.enc[:0], []byte(l.key), &l.next)
-	req := message.Request{Kind: message.Accept, Hash: l.hash, Key: []byte(l.key), Record: l.enc, Next: next}
+	l.enc = record.Append(l.enc[:0], l.keyBytes, &l.next)
+	req := message.Request{Kind: message.Accept, Hash: l.hash, Key: l.keyBytes, Record: l.enc, Next: next}
 	r := c.round(l.p, g, &req, writeQuorum, c.roundTimeout(batch))
 	defer r.release()
 	if r.won() {

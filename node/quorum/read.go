@@ -282,15 +282,14 @@ func (c *Coordinator) undecidedRead(why string) record.Result {
 	return record.Result{Status: record.Unavailable, Detail: why}
 }
 
-// result decodes an encoded record as the answer to a get; its value aliases enc.
+// result reads an encoded record, checked by the codec or the store, as the answer to a get; its value
+// aliases enc.
 func (c *Coordinator) result(op *record.Op, enc []byte) record.Result {
 	if len(enc) == 0 {
 		return record.Result{Status: record.NotFound}
 	}
 	var rec record.Record
-	if err := record.Decode(op.Key, enc, &rec); err != nil {
-		return record.Result{Status: record.Corrupt, Detail: whyCorrupt}
-	}
+	record.View(enc, &rec)
 	res, _ := op.Apply(&rec, 0, uint32(c.opts.Wall().Unix()), c.opts.MaxValue)
 	return res
 }

@@ -23,8 +23,8 @@ type stickyEntry struct {
 
 const (
 	stickyLocks = 64
-	// defaultSticky is the number of keys remembered: 2.5 MiB.
-	defaultSticky = 1 << 16
+	// defaultSticky is the number of keys remembered: 10 MiB.
+	defaultSticky = 1 << 18
 )
 
 func (s *sticky) init(size int) {
@@ -75,12 +75,14 @@ func (c *Coordinator) fromSticky(l *lane, g *Group) (record.Ballot, bool) {
 	if !ok || g.self < 0 || e.next.Epoch != g.conf.Epoch {
 		return record.Ballot{}, false
 	}
-	r := &localRead{}
-	r.call.Request = message.Request{Kind: message.Read, Partition: l.p, Epoch: g.conf.Epoch, Hash: l.hash, Key: []byte(l.key)}
+	r := &l.local
+	r.done = false
+	r.call.Request = message.Request{Kind: message.Read, Partition: l.p, Epoch: g.conf.Epoch, Hash: l.hash, Key: l.keyBytes}
 	r.call.Completion = r
 	g.members[g.self].replica.Send(&r.call)
-	if !r.done || r.call.Reply.Status != message.OK || r.call.Reply.Ballot != e.acc {
+	if !r.done || r.call.Reply.Status != message.OK || r.call.Reply.Ballot != e.acc || len(r.call.Reply.Record) == 0 {
 		return record.Ballot{}, false
 	}
-	return e.next, record.Decode([]byte(l.key), r.call.Reply.Record, &l.state) == nil
+	record.View(r.call.Reply.Record, &l.state)
+	return e.next, true
 }

@@ -37,6 +37,8 @@ func (c *commit) finish() {
 	if p.writes--; p.writes == 0 {
 		waiting = p.waiting
 		delete(st.pending, c.hash)
+		*p = pending{}
+		st.spare = p
 	}
 	st.mu.Unlock()
 	c.call, c.err = nil, nil

@@ -79,6 +79,7 @@ type Counters struct {
 type stripe struct {
 	mu      sync.Mutex
 	pending map[uint64]*pending
+	spare   *pending // for the next key, or nil
 }
 
 // pending is a key with writes staged and not yet durable. Keys with equal hashes share it, which

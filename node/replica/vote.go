@@ -193,7 +193,10 @@ func (r *Replica) accepted(st *stripe, call *message.Call) (b record.Ballot, kno
 func (r *Replica) stage(st *stripe, call *message.Call, b record.Ballot) *commit {
 	p := st.pending[call.Hash]
 	if p == nil {
-		p = &pending{}
+		if p = st.spare; p == nil {
+			p = &pending{}
+		}
+		st.spare = nil
 		st.pending[call.Hash] = p
 	}
 	p.newest = b

@@ -75,6 +75,13 @@ func (c *cache) get(want *entry) (value []byte, found, known bool) {
 	return b[keyEnd : keyEnd+int(binary.LittleEndian.Uint32(b[12:]))], true, true
 }
 
+// forget drops whatever is cached under hash.
+func (c *cache) forget(hash uint64) {
+	if len(c.index) > 0 {
+		delete(c.index, hash)
+	}
+}
+
 // put replaces whatever is cached under e's hash by e, or by e's absence, if that can be cached.
 func (c *cache) put(e *entry, present bool) {
 	if c.block == 0 {

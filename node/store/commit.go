@@ -161,6 +161,7 @@ func (s *Store) publish(b *batch) {
 		sh := s.shard(e.hash)
 		sh.mu.Lock()
 		sh.setDirty(s.window, &e, it.ref)
+		sh.cache.forget(e.hash) // what is cached is never older than the overlay
 		sh.mu.Unlock()
 		if s.aborted() {
 			return

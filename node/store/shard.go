@@ -104,6 +104,14 @@ type lookup struct {
 func (s *Store) peek(dst []byte, want *entry) ([]byte, lookup) {
 	sh := s.shard(want.hash)
 	sh.mu.Lock()
+	// What is cached is in the table, so that most reads need one look-up: see publish.
+	if value, present, known := sh.cache.get(want); known {
+		dst = append(dst, value...)
+		l := lookup{present, true, sh.seq}
+		sh.hits++
+		sh.mu.Unlock()
+		return dst, l
+	}
 	if e, r := sh.newest(s.window, want); r != noRef {
 		seq := sh.seq
 		sh.hits++
@@ -111,14 +119,8 @@ func (s *Store) peek(dst []byte, want *entry) ([]byte, lookup) {
 		// Chunks are never written again, nor reused: no need to copy under the lock.
 		return append(dst, e.value...), lookup{true, true, seq}
 	}
-	value, present, known := sh.cache.get(want)
-	if known {
-		dst = append(dst, value...)
-		sh.hits++
-	} else {
-		sh.misses++
-	}
-	l := lookup{present, known, sh.seq}
+	l := lookup{seq: sh.seq}
+	sh.misses++
 	sh.mu.Unlock()
 	return dst, l
 }
@@ -137,12 +139,15 @@ func (s *Store) PeekBallot(p ring.Partition, hash uint64, key []byte) (b record.
 	sh := s.shard(hash)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	value, found, known := sh.cache.get(&want)
+	if found {
+		return record.PeekBallot(value), true, true
+	}
+	if known {
+		return record.Ballot{}, false, true
+	}
 	if e, r := sh.newest(s.window, &want); r != noRef {
 		return record.PeekBallot(e.value), true, true
 	}
-	value, found, known := sh.cache.get(&want)
-	if found {
-		b = record.PeekBallot(value)
-	}
-	return b, found, known
+	return record.Ballot{}, false, false
 }
