@@ -75,8 +75,8 @@ func (l *lanes) init() {
 }
 
 // submit hands m to the lane of its key; m.done hears of it. With inline, a lane that has to be
-// opened runs on this goroutine until m is decided. The first mutation of a lane has its key.
-func (c *Coordinator) submit(p ring.Partition, m *mutation, inline bool) {
+// opened runs on this goroutine until m is decided. from, if any, flushes the links afterwards. The first mutation of a lane has its key.
+func (c *Coordinator) submit(p ring.Partition, m *mutation, inline bool, from *Session) {
 	s := &c.lanes.shards[m.hash%laneShards]
 	s.mu.Lock()
 	if l := s.m[string(m.op.Key)]; l != nil {
@@ -93,9 +93,13 @@ func (c *Coordinator) submit(p ring.Partition, m *mutation, inline bool) {
 	l.key, l.hash, l.p = string(m.op.Key), m.hash, p
 	l.keyBytes = append(l.keyBytes[:0], m.op.Key...)
 	l.seed = c.opts.Seed ^ m.hash
-	l.waiting = append(l.waiting[:0], m)
+	l.waiting = l.waiting[:0]
 	s.m[l.key] = l
 	s.mu.Unlock()
+	if c.tryExpress(l, m, from) {
+		return
+	}
+	c.requeue(l, m)
 	if inline {
 		c.runLane(l, m)
 	} else {

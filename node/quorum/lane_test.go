@@ -35,7 +35,7 @@ func (r *rig) submitAll(ops ...record.Op) []*waiter {
 	r.each(0, []int{1, 2}, func(w *wire) { w.answer(keep) })
 	for i, o := range ops {
 		all[i] = newWaiter(o)
-		r.nodes[0].submit(p, &all[i].mutation, false)
+		r.nodes[0].submit(p, &all[i].mutation, false, nil)
 		if i == 0 {
 			synctest.Wait()
 		}
@@ -109,7 +109,7 @@ func TestFoldIsRetried(t *testing.T) {
 		for i, o := range []record.Op{incr(), incr(), op(record.Add, "x"), op(record.Set, "7"), incr()} {
 			w := newWaiter(o)
 			all = append(all, w)
-			r.nodes[0].submit(p, &w.mutation, false)
+			r.nodes[0].submit(p, &w.mutation, false, nil)
 			if i == 0 {
 				synctest.Wait()
 			}

@@ -16,6 +16,7 @@ type round struct {
 	calls []message.Call
 	wake  chan struct{} // capacity 1
 	timer *time.Timer
+	guard *time.Timer // calls expired; for express rounds
 
 	mu      sync.Mutex
 	p       ring.Partition
@@ -29,11 +30,15 @@ type round struct {
 	atMax                                        mask          // who reported it
 	state                                        []byte        // encoded record at max; empty if never written
 	clockRejected                                mask
+
+	express express // l is nil unless the round is one
 }
 
 func newRound(c *Coordinator) *round {
 	r := &round{c: c, wake: make(chan struct{}, 1), timer: time.NewTimer(time.Hour)}
 	r.timer.Stop()
+	r.guard = time.AfterFunc(time.Hour, r.expired)
+	r.guard.Stop()
 	return r
 }
 
@@ -84,6 +89,7 @@ func (r *round) reset(p ring.Partition, g *Group, enough func(*Group, mask) bool
 	}
 	r.p, r.g, r.enough = p, g, enough
 	r.waiting, r.refs = true, n+1
+	r.express = express{}
 	r.ok, r.refused, r.nacked, r.failed, r.corrupt, r.behind, r.clockRejected = 0, 0, 0, 0, 0, 0, 0
 	r.max, r.atMax = record.Ballot{}, 0
 	if cap(r.state) > keepBuffer {
@@ -124,7 +130,7 @@ func (r *round) decided() bool {
 // Done takes one reply.
 func (r *round) Done(call *message.Call) {
 	r.mu.Lock()
-	var learn, configure bool
+	var learn, configure, finish bool
 	var conf ring.Configuration
 	if r.waiting {
 		r.take(call)
@@ -132,15 +138,24 @@ func (r *round) Done(call *message.Call) {
 			conf = call.Reply.Configuration
 			learn, configure = conf.Epoch > r.g.conf.Epoch, conf.Epoch < r.g.conf.Epoch
 		}
-		if r.decided() {
+		switch {
+		case !r.decided():
+		case r.express.l == nil:
 			select {
 			case r.wake <- struct{}{}:
 			default:
 			}
+		case !r.express.sending:
+			r.waiting, finish = false, true
 		}
 	}
 	p, g, i := r.p, r.g, call.Index
 	call.Reply.Record = nil
+	if finish {
+		r.mu.Unlock()
+		r.arrive()
+		r.mu.Lock()
+	}
 	r.drop()
 	if learn {
 		r.c.learn(p, g, conf)

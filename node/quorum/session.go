@@ -244,7 +244,10 @@ func (f *forward) dispatch(inline bool) bool {
 	f.tried |= 1 << i
 	c := f.s.c
 	if i == f.g.self {
-		c.submit(f.p, &f.m, inline)
+		c.submit(f.p, &f.m, inline, f.s)
+		if inline {
+			f.s.flush()
+		}
 		return true
 	}
 	c.counters.Forwarded.Add(1)
@@ -330,7 +333,7 @@ func (c *Coordinator) Forwarded(call *message.Call) {
 		// The answer needs some of the time for its way back; nobody gets more than a client here.
 		timeout := min(call.Timeout, c.opts.Timeout)
 		deadline := time.Now().Add(timeout - timeout/16)
-		c.submit(p, &mutation{op: op, hash: call.Hash, deadline: deadline, done: &forwarded{call}}, false)
+		c.submit(p, &mutation{op: op, hash: call.Hash, deadline: deadline, done: &forwarded{call}}, false, nil)
 		return
 	}
 	call.Completion.Done(call)
