@@ -43,7 +43,12 @@ func (c *Coordinator) tryExpress(l *lane, m *mutation, s *Session) bool {
 	l.batch = append(l.batch[:0], m)
 	f := c.apply(l, l.batch, id)
 	if !f.wrote {
-		return false // a negative answer needs a quorum
+		if c.has(RuleStickyNegative) {
+			return false // a negative answer needs a quorum
+		}
+		m.decide(f.res[0])
+		c.goOn(l)
+		return true
 	}
 	c.counters.StickyRounds.Add(1)
 	c.counters.Rounds.Add(1)

