@@ -24,7 +24,7 @@ func torture(t *testing.T, c *cluster, n *nemesis, faults func(context.Context) 
 	s := seed(t)
 	h := newHistory()
 	n.h, n.rng = h, rand.New(rand.NewPCG(s, 1<<20))
-	w := &workload{clients: 12, keys: 2, pause: 4 * time.Millisecond, turn: 8 * time.Second, h: h, seed: s}
+	w := &workload{clients: 12, keys: 2, pause: 6 * time.Millisecond, turn: 2 * time.Second, h: h, seed: s}
 	for _, n := range c.nodes {
 		w.addrs = append(w.addrs, n.client())
 	}

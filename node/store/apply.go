@@ -41,6 +41,10 @@ func (s *Store) applySome(least int64) bool {
 	if bytes < least || len(chunks) == 0 {
 		return false
 	}
+	if !s.roomFor(bytes) {
+		s.checkSpace()
+		return false
+	}
 	started := time.Now()
 	rows := s.collect(chunks, durable)
 	s.applyMu.Lock()

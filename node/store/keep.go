@@ -15,6 +15,7 @@ func (s *Store) keepLoop(stop <-chan struct{}) {
 	for {
 		s.checkSpace()
 		s.makeSpare()
+		signal(s.applyWake) // it may have waited for space
 		select {
 		case <-s.spareWake:
 		case <-ticker.C:
@@ -24,6 +25,16 @@ func (s *Store) keepLoop(stop <-chan struct{}) {
 			return
 		}
 	}
+}
+
+// roomFor reports whether the table can surely write bytes more: into a memtable, and a full memtable
+// into a table file beside it. It is asked before each write, because other processes fill disks too.
+func (s *Store) roomFor(bytes int64) bool {
+	if s.opts.ReserveBytes < 0 {
+		return true
+	}
+	free, err := s.disk.Free()
+	return err != nil || free >= uint64(min(2*bytes+4*s.opts.MemTableBytes, s.opts.ReserveBytes))
 }
 
 // checkSpace opens or shuts the door for records. Badger writes through sparse memory maps, where a
