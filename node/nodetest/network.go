@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"kai/node/message"
@@ -73,6 +74,13 @@ func (n *network) send(f flow, deliver func() bool) {
 			time.AfterFunc(second, func() { deliver() })
 		}
 	})
+}
+
+// messages is how many were sent.
+func (n *network) messages() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.sent
 }
 
 func (n *network) setCut(from, to int, on bool) {
@@ -216,9 +224,9 @@ func (c *Cluster) deliver(l *link, frame []byte) bool {
 	}
 	call.Hash = ring.Hash(call.Key)
 	call.Request.Op.Key = call.Key
-	refused := false
+	var refused atomic.Bool
 	call.Completion = completion(func(call *message.Call) {
-		refused = call.Reply.Status.Refused()
+		refused.Store(call.Reply.Status.Refused())
 		reply := message.AppendReply(nil, id, &call.Reply)
 		if inc.alive() {
 			c.net.send(flow{l.to, l.from.index, 0, topic(call)}, func() bool { l.receive(reply); return true })
@@ -229,7 +237,7 @@ func (c *Cluster) deliver(l *link, frame []byte) bool {
 		return false // a link delivers a mutation at most once
 	}
 	inc.replica.Send(call)
-	return !refused
+	return !refused.Load()
 }
 
 type completion func(*message.Call)

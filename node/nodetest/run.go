@@ -44,7 +44,7 @@ func (s Scenario) Run(seed uint64) Outcome {
 	clients.Wait()
 	close(stop)
 	nemesis.Wait()
-	out := Outcome{History: h.sorted(), Unknown: h.unknown, Denied: h.denied, Messages: c.net.sent, Counters: map[string]uint64{}}
+	out := Outcome{History: h.sorted(), Unknown: h.unknown, Denied: h.denied, Messages: c.net.messages(), Counters: map[string]uint64{}}
 	for _, n := range c.nodes {
 		q := n.current().coordinator.Counters()
 		out.Counters["sticky"] += q.StickyRounds.Load()

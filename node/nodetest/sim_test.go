@@ -240,6 +240,9 @@ func TestMutants(t *testing.T) {
 // nanosecond; on several, where two goroutines of one instant may take turns either way, all but a
 // few must be.
 func TestReproducible(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector takes turns of its own")
+	}
 	runs, differ := 0, 0
 	for _, s := range scenarios() {
 		t.Run(s.Name, func(t *testing.T) {

@@ -85,10 +85,10 @@ func (cl *client) execute(n int) {
 	results := make([]record.Result, n)
 	call := time.Since(cl.h.start)
 	done := make(chan struct{})
-	go func(s *quorum.Session) {
+	go func(s *quorum.Session, results []record.Result) {
 		s.Execute(ops, results)
 		close(done)
-	}(cl.sess)
+	}(cl.sess, results)
 	lost := false
 	select {
 	case <-done:
