@@ -1,14 +1,34 @@
 package node
 
 import (
+	"io/fs"
+	"path/filepath"
+	"syscall"
+
 	"kai/node/console"
 )
+
+// diskBytes is what the data directory takes: allocated blocks, because Badger's files have holes.
+func (n *node) diskBytes() (total int64) {
+	_ = filepath.WalkDir(n.cfg.DataDir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return nil // files come and go while we look
+		}
+		if info, err := d.Info(); err == nil {
+			if st, ok := info.Sys().(*syscall.Stat_t); ok {
+				total += st.Blocks * 512
+			}
+		}
+		return nil
+	})
+	return total
+}
 
 // storeStatus is the store as people see it.
 func (n *node) storeStatus() console.Store {
 	s := n.store.Stats()
 	st := console.Store{
-		Durability: n.cfg.Durability.String(), CacheBytes: int64(n.cfg.CacheBytes),
+		Durability: n.cfg.Durability.String(), CacheBytes: int64(n.cfg.CacheBytes), DiskBytes: n.diskBytes(),
 		CacheHits: uint64(s.Hits), CacheMisses: uint64(s.Misses),
 	}
 	switch err := n.storeFault.Load(); {

@@ -39,7 +39,7 @@ func example() Status {
 			{ID: "fedcba9876543210", Slot: 1, Zone: "<b>", Version: "v1", PeerAddr: "10.0.0.2:11212", Boot: 1, Partitions: 1024, Favoured: 624},
 		},
 		UnderReplicated: UnderReplicated{1024, "2 nodes, N is 3"},
-		Store:           Store{Durability: "always", Records: 12, DiskBytes: 4096, CacheBytes: 1 << 20, CacheHits: 9, CacheMisses: 1},
+		Store:           Store{Durability: "always", DiskBytes: 4096, CacheBytes: 1 << 20, CacheHits: 9, CacheMisses: 1},
 		Links:           []Link{{Node: "fedcba9876543210", Addr: "10.0.0.2:11212", Detail: "connection refused"}},
 	}
 }

@@ -64,7 +64,6 @@ type UnderReplicated struct {
 // Store is what the answering node keeps.
 type Store struct {
 	Durability  string `json:"durability"`
-	Records     int64  `json:"records"`
 	DiskBytes   int64  `json:"disk_bytes"`
 	CacheBytes  int64  `json:"cache_bytes"`
 	CacheHits   uint64 `json:"cache_hits"`

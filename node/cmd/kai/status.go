@@ -99,7 +99,7 @@ func (p printer) link(s console.Status, id string) string {
 }
 
 func storeLine(s console.Store, p printer) string {
-	line := fmt.Sprintf("durability %s, %d records, %s on disk, cache %s", s.Durability, s.Records, node.Bytes(s.DiskBytes).Round(), node.Bytes(s.CacheBytes).Round())
+	line := fmt.Sprintf("durability %s, %s on disk, cache %s", s.Durability, node.Bytes(s.DiskBytes).Round(), node.Bytes(s.CacheBytes).Round())
 	if asked := s.CacheHits + s.CacheMisses; asked > 0 {
 		line += fmt.Sprintf(" with %.1f %% hits", 100*float64(s.CacheHits)/float64(asked))
 	}

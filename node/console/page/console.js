@@ -102,7 +102,6 @@ function show(status) {
   const asked = store.cache_hits + store.cache_misses;
   facts("store", [
     ["Durability", store.durability],
-    ["Records", store.records],
     ["On disk", bytes(store.disk_bytes)],
     ["Record cache", bytes(store.cache_bytes) + (asked ? ", " + (100 * store.cache_hits / asked).toFixed(1) + " % hits" : "")],
     ["Fault", store.fault || "none", store.fault ? "bad" : "good"],
