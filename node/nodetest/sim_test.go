@@ -92,7 +92,7 @@ func play(t *testing.T, s Scenario, seed uint64) (Outcome, porcupine.CheckResult
 		out = s.Run(seed)
 		time.Sleep(5 * time.Second) // timers and lanes end
 	})
-	return out, porcupine.CheckOperationsTimeout(model, out.History, 10*time.Second)
+	return out, porcupine.CheckOperationsTimeout(model, out.History, time.Minute)
 }
 
 // tally of many seeds of one scenario.
