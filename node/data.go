@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -20,15 +19,17 @@ import (
 	"kai/node/store"
 )
 
-func openStore(cfg Config, log *slog.Logger) (*store.Store, error) {
+func (n *node) openStore() (*store.Store, error) {
+	cfg := n.cfg
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		boot = nil // not Linux: an unclean stop then counts as one of the machine
 	}
 	return store.Open(store.Options{
-		Dir: cfg.DataDir, Logger: log, Interval: cfg.Durability == DurabilityInterval,
+		Dir: cfg.DataDir, Logger: n.log, Interval: cfg.Durability == DurabilityInterval,
 		BootID: strings.TrimSpace(string(boot)), CacheBytes: int64(cfg.CacheBytes),
 		MaxRecordBytes: int(cfg.MaxValueBytes) + record.Overhead,
+		BatchBegin:     func() { n.peers.Hold() }, BatchEnd: n.batchEnd,
 	})
 }
 

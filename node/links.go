@@ -78,10 +78,16 @@ func (l *links) start(ctx context.Context, info ring.NodeInfo, wg *sync.WaitGrou
 	ctx, stop := context.WithCancel(ctx)
 	link := &running{stop: stop, Client: peer.NewClient(peer.ClientOptions{
 		Addr: info.PeerAddr, Node: info.ID, Identity: l.n.peerIdentity, Logger: l.n.log,
-		BatchEnd: l.flush, MaxValue: int(l.n.cfg.MaxValueBytes), DefaultTimeout: l.n.cfg.RequestTimeout,
+		BatchBegin: l.n.peers.Hold, BatchEnd: l.n.batchEnd, MaxValue: int(l.n.cfg.MaxValueBytes), DefaultTimeout: l.n.cfg.RequestTimeout,
 	})}
 	wg.Go(func() { _ = link.Run(ctx) }) // nil: it ends with ctx
 	return link
+}
+
+// batchEnd pushes out what the goroutine that calls it has sent and answered since peers.Hold.
+func (n *node) batchEnd() {
+	n.peers.Release() // first: a link's flush may let other goroutines run, whose replies would wait
+	n.links.flush()
 }
 
 // flush pushes out what all links have gathered.

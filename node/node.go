@@ -81,7 +81,7 @@ func (n *node) open() error {
 	if err := os.MkdirAll(n.cfg.DataDir, 0o750); err != nil {
 		return fmt.Errorf("data directory: %w; set KAI_DATA_DIR to a directory that can be written", err)
 	}
-	st, err := openStore(n.cfg, n.log)
+	st, err := n.openStore()
 	if err != nil {
 		return err
 	}

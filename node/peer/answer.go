@@ -65,8 +65,9 @@ func (c *serverCall) Done(call *message.Call) {
 	if need > cap(c.scratch) && need <= maxScratch {
 		c.scratch = make([]byte, 0, need+need/4)
 	}
-	// A reply made inside Send waits for the reader's flush; another one has nobody to wait for.
-	if !c.inSend.Load() && !o.busy {
+	// A reply made inside Send waits for the reader's flush, one made under Hold for the Release;
+	// another one has nobody to wait for.
+	if !c.inSend.Load() && !o.busy && x.s.holders.Load() == 0 {
 		o.nudge()
 	}
 	x.free = append(x.free, c)

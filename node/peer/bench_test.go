@@ -25,7 +25,7 @@ func benchmarkLink(b *testing.B, callers int, q message.Request, hook bool) {
 	defer cancel()
 	r := start(b, ClientOptions{}, ServerOptions{Handler: st}, false)
 	if hook {
-		st.flush = r.server.Flush
+		st.hold, st.release = r.server.Hold, r.server.Release
 	}
 	go st.commit(ctx)
 	q.Timeout = time.Minute

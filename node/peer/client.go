@@ -29,9 +29,9 @@ type ClientOptions struct {
 
 	Dialer Dialer
 	Logger *slog.Logger
-	// BatchEnd is called on the link's goroutine after it answered a batch of calls: the place to
-	// flush what their completions sent. It must not block.
-	BatchEnd func()
+	// BatchBegin is called on the link's goroutine before it answers a batch of calls, BatchEnd after
+	// it: the place to flush what their completions sent. They must not block.
+	BatchBegin, BatchEnd func()
 
 	// MaxValue is the largest value in bytes (1 MiB). Larger frames end the connection.
 	MaxValue int
@@ -62,6 +62,9 @@ func (o ClientOptions) withDefaults() ClientOptions {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.BatchBegin == nil {
+		o.BatchBegin = func() {}
 	}
 	if o.BatchEnd == nil {
 		o.BatchEnd = func() {}

@@ -137,24 +137,29 @@ func (l *link) read() error {
 		if !l.c.healthy.Load() {
 			l.c.healthy.Store(true)
 		}
-		var frames uint64
-		for {
-			frame, err := l.in.next()
-			if err == nil && frame != nil {
-				frames++
-				err = l.handle(frame, now)
-			}
-			if err != nil {
-				l.giveBack()
-				return fmt.Errorf("peer: read: %w", err)
-			}
-			if frame == nil {
-				break
-			}
-		}
-		l.c.count.framesIn.Add(frames)
+		l.c.opts.BatchBegin()
+		err := l.batch(now)
 		l.giveBack()
 		l.c.opts.BatchEnd()
+		if err != nil {
+			return fmt.Errorf("peer: read: %w", err)
+		}
+	}
+}
+
+// batch handles the frames that are there.
+func (l *link) batch(now int64) error {
+	var frames uint64
+	defer func() { l.c.count.framesIn.Add(frames) }()
+	for {
+		frame, err := l.in.next()
+		if err != nil || frame == nil {
+			return err
+		}
+		frames++
+		if err := l.handle(frame, now); err != nil {
+			return err
+		}
 	}
 }
 
@@ -218,6 +223,7 @@ func (l *link) bury() {
 	l.out.mu.Lock()
 	sent, used := l.out.base, l.slots.used
 	l.out.mu.Unlock()
+	l.c.opts.BatchBegin()
 	for i := range used {
 		id := l.slots.at(i).id.Load()
 		s := l.slots.claim(id)

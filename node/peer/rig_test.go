@@ -61,10 +61,10 @@ type handle func(*message.Call)
 func (h handle) Send(c *message.Call) { h(c) }
 
 // store answers Read with a record of the key, at once, and Accept later, from a committer that
-// takes all there is and then calls flush.
+// takes all there is and calls hold before, release after it.
 type store struct {
-	accepts chan *message.Call
-	flush   func()
+	accepts       chan *message.Call
+	hold, release func()
 }
 
 func newStore() *store { return &store{accepts: make(chan *message.Call, 1<<16)} }
@@ -93,6 +93,9 @@ func (s *store) commit(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case call := <-s.accepts:
+			if s.hold != nil {
+				s.hold()
+			}
 			for n := len(s.accepts); ; n-- {
 				call.Reply.Status = message.OK
 				call.Completion.Done(call)
@@ -101,8 +104,8 @@ func (s *store) commit(ctx context.Context) {
 				}
 				call = <-s.accepts
 			}
-			if s.flush != nil {
-				s.flush()
+			if s.release != nil {
+				s.release()
 			}
 		}
 	}

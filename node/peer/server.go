@@ -86,6 +86,7 @@ type Server struct {
 	mu       sync.Mutex
 	open     int                        // connections, in handshake or later
 	sessions atomic.Pointer[[]*session] // copied on write under mu
+	holders  atomic.Int32
 }
 
 // NewServer returns a server for Serve.
@@ -130,9 +131,15 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	}
 }
 
-// Flush pushes out replies of calls that were completed outside Handler.Send, without waiting for
-// the connections' own writers. Optional: who completes many calls in a row calls it at the end.
-func (s *Server) Flush() {
+// Hold says that the caller is about to complete calls, outside Handler.Send, and will Release when
+// it has. Until then no connection's own writer is woken for a reply: that would cost a hand-over to
+// another goroutine for each. Optional; never to be held while blocked.
+func (s *Server) Hold() { s.holders.Add(1) }
+
+// Release ends a Hold and pushes out what was answered meanwhile, on the caller's goroutine.
+func (s *Server) Release() {
+	// First down, then flush: who still saw it up holds the lock that the flush waits for.
+	s.holders.Add(-1)
 	for _, x := range *s.sessions.Load() {
 		x.out.flush()
 	}

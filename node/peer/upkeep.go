@@ -71,6 +71,10 @@ func (l *link) sweep(late []uint64, now int64) ([]uint64, bool) {
 	late = l.slots.overdue(late, now)
 	o.mu.Unlock()
 	n := 0
+	if len(late) > 0 {
+		l.c.opts.BatchBegin()
+		defer l.c.opts.BatchEnd()
+	}
 	for _, id := range late {
 		s := l.slots.claim(id)
 		if s == nil {
@@ -83,9 +87,6 @@ func (l *link) sweep(late []uint64, now int64) ([]uint64, bool) {
 		n++
 		l.c.count.timeouts.Add(1)
 		answer(call, message.TimedOut)
-	}
-	if n > 0 {
-		l.c.opts.BatchEnd()
 	}
 	o.flush()
 	o.mu.Lock()

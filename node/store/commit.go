@@ -56,13 +56,18 @@ func (s *Store) commitStaged() {
 		if s.aborted() {
 			return
 		}
+		s.opts.BatchBegin()
 		if err := s.failed(); err != nil {
 			for _, it := range b.items {
 				it.done.Committed(err)
 			}
-			continue
+		} else {
+			s.publish(b)
 		}
-		s.publish(b)
+		s.opts.BatchEnd()
+		// Whoever was woken just now may have more to write. Letting them go first doubles the size
+		// of the next batch, and halves the syncs.
+		runtime.Gosched()
 	}
 }
 
@@ -170,9 +175,6 @@ func (s *Store) publish(b *batch) {
 	}
 	s.counts.puts.Add(int64(len(b.items)))
 	s.sealFinished()
-	// Whoever was woken just now may have more to write. Letting them go first doubles the size of
-	// the next batch, and halves the syncs.
-	runtime.Gosched()
 }
 
 // addLive hands the batch's chunks to the overlay. It comes before the index: a scan looks at the

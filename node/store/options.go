@@ -26,6 +26,9 @@ type Options struct {
 	// (default 100 ms). Otherwise every write is synced before it is acknowledged.
 	Interval     bool
 	SyncInterval time.Duration
+	// BatchBegin is called before the writers of a committed batch are told, BatchEnd after it: the
+	// place to send on what they answered. On the committer's goroutine; they must not block. May be nil.
+	BatchBegin, BatchEnd func()
 	// BootID names this start of the machine (/proc/sys/kernel/random/boot_id). Empty: not known; any
 	// unclean stop then counts as one of the machine.
 	BootID string
@@ -69,6 +72,12 @@ func (o *Options) fill() error {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	if o.BatchBegin == nil {
+		o.BatchBegin = func() {}
+	}
+	if o.BatchEnd == nil {
+		o.BatchEnd = func() {}
 	}
 	def(&o.SyncInterval, 100*time.Millisecond)
 	def(&o.MaxRecordBytes, 1<<20+record.Overhead)
