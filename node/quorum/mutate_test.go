@@ -51,7 +51,7 @@ func TestStickyPathIsAbandoned(t *testing.T) {
 	epoch := func(r *rig) {
 		two := ring.Configuration{Epoch: 2, Members: r.conf.Members}
 		for i := range r.nodes {
-			r.nodes[i].table.Adopt(0, two)
+			r.adopt(i, two)
 			r.route(i, two)
 		}
 	}

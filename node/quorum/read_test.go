@@ -185,7 +185,7 @@ func TestDivergedIsWrittenBack(t *testing.T) {
 func (r *rig) promise(i int, b record.Ballot) {
 	h := ring.Hash(key)
 	call := &message.Call{Completion: ignore{}, Request: message.Request{Kind: message.Prepare, Epoch: b.Epoch,
-		Partition: ring.PartitionOf(h, 4), Key: key, Hash: h, Ballot: b}}
+		Partition: ring.PartitionOf(h, partitions), Key: key, Hash: h, Ballot: b}}
 	if r.nodes[i].replica.Send(call); call.Reply.Status != message.OK {
 		r.t.Fatalf("no promise: %v", call.Reply.Status)
 	}
@@ -239,7 +239,7 @@ func TestReadLearnsTheEpoch(t *testing.T) {
 		r.do(0, set("v"))
 		two := ring.Configuration{Epoch: 2, Members: r.conf.Members}
 		for i := range 3 {
-			r.nodes[i].table.Adopt(0, two)
+			r.adopt(i, two)
 			r.route(i, two)
 		}
 		outside := r.nodes[3]
@@ -257,10 +257,11 @@ func TestReadTellsTheEpoch(t *testing.T) {
 		r := newRig(t, 3, majority)
 		r.do(0, set("v"))
 		two := ring.Configuration{Epoch: 2, Members: r.conf.Members}
-		r.nodes[0].table.Adopt(0, two)
+		r.adopt(0, two)
 		r.route(0, two)
 		r.want("get", r.do(0, get()), record.Found, "v")
-		if a, b := r.nodes[1].table.Configuration(0), r.nodes[2].table.Configuration(0); a.Epoch != 2 && b.Epoch != 2 {
+		p := ring.PartitionOf(ring.Hash(key), partitions)
+		if a, b := r.nodes[1].table.Configuration(p), r.nodes[2].table.Configuration(p); a.Epoch != 2 && b.Epoch != 2 {
 			t.Errorf("nobody was told: %+v %+v", a, b)
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"kai/node/message"
 	"kai/node/record"
 	"kai/node/replica"
 	"kai/node/ring"
@@ -61,15 +62,15 @@ func (m *memory) PutMeta(name string, value []byte, done interface{ Committed(er
 	done.Committed(nil)
 }
 
-// table is a node's configuration, the same for all partitions.
-type table struct {
-	conf atomic.Pointer[ring.Configuration]
-}
+const partitions = 4
 
-func (t *table) Configuration(ring.Partition) ring.Configuration { return *t.conf.Load() }
+// table is a node's configurations, by partition.
+type table [partitions]atomic.Pointer[ring.Configuration]
 
-func (t *table) Adopt(_ ring.Partition, c ring.Configuration) bool {
-	t.conf.Store(&c)
+func (t *table) Configuration(p ring.Partition) ring.Configuration { return *t[p].Load() }
+
+func (t *table) Adopt(p ring.Partition, c ring.Configuration) bool {
+	t[p].Store(&c)
 	return true
 }
 
@@ -126,7 +127,9 @@ func newRig(t testing.TB, n int, q ring.Quorum) *rig {
 	r := &rig{t: t, q: q, conf: ring.Configuration{Epoch: 1, Members: ids[:min(q.N, n)]}}
 	for i := range n {
 		nd := &node{id: ids[i], disk: &memory{records: map[string][]byte{}, metas: map[string][]byte{}}}
-		nd.table.conf.Store(&r.conf)
+		for p := range nd.table {
+			nd.table[p].Store(&r.conf)
+		}
 		fence, err := replica.OpenFence(nd.disk, wall)
 		if err != nil {
 			t.Fatal(err)
@@ -135,7 +138,7 @@ func newRig(t testing.TB, n int, q ring.Quorum) *rig {
 		nd.replica = replica.New(replica.Options{
 			Self: nd.id, Storage: nd.disk, Journal: nd.disk, Fence: fence, Configurations: &nd.table,
 			EncodeConfiguration: func(ring.Configuration) []byte { return nil },
-			Partitions:          4, PromiseSlots: 256, Refused: func(error) bool { return false },
+			Partitions:          partitions, PromiseSlots: 256, Refused: func(error) bool { return false },
 			Wall: wall, Logger: slog.New(slog.DiscardHandler),
 		})
 		nd.Coordinator = New(Options{
@@ -152,6 +155,15 @@ func newRig(t testing.TB, n int, q ring.Quorum) *rig {
 		r.route(i, r.conf)
 	}
 	return r
+}
+
+// adopt has node i's replica adopt conf for all partitions.
+func (r *rig) adopt(i int, conf ring.Configuration) {
+	for p := range ring.Partition(partitions) {
+		call := &message.Call{Completion: ignore{}}
+		call.Request = message.Request{Kind: message.Configure, Partition: p, Configuration: conf}
+		r.nodes[i].replica.Send(call)
+	}
 }
 
 // route gives node i routes by conf.

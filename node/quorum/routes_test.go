@@ -82,7 +82,7 @@ func TestJointConfiguration(t *testing.T) {
 			r := newRig(t, 5, majority)
 			conf := ring.Configuration{Epoch: 2, Members: ids[:3], Next: []ring.NodeID{"c", "d", "e"}}
 			for i := range r.nodes {
-				r.nodes[i].table.Adopt(0, conf)
+				r.adopt(i, conf)
 				r.route(i, conf)
 			}
 			r.want(c.name, r.do(0, set("v")), record.Stored, "")

@@ -30,7 +30,7 @@ type Storage interface {
 // Configurations holds the configuration of every partition.
 type Configurations interface {
 	Configuration(p ring.Partition) ring.Configuration
-	// Adopt takes c if it is newer; false if it was not.
+	// Adopt takes c if it is newer; false if it was not. Only the replica calls it, once it serves.
 	Adopt(p ring.Partition, c ring.Configuration) bool
 }
 
@@ -67,6 +67,9 @@ type Replica struct {
 
 	confMu   sync.Mutex
 	adopting map[ring.Partition]struct{} // their next configuration is on its way to the disk
+	// serves has, by partition, the epoch of its configuration if this node is a replica by it, or 0
+	// for "look closer": what every message asks, in one word. Written under confMu.
+	serves []atomic.Uint32
 }
 
 // Counters count what the replica answered, since start.
@@ -93,7 +96,7 @@ type pending struct {
 // New makes a replica that votes.
 func New(opts Options) *Replica {
 	r := &Replica{opts: opts, promises: make([]atomic.Pointer[[]record.Ballot], opts.Partitions),
-		adopting: map[ring.Partition]struct{}{}}
+		adopting: map[ring.Partition]struct{}{}, serves: make([]atomic.Uint32, opts.Partitions)}
 	for i := range r.stripes {
 		r.stripes[i].pending = map[uint64]*pending{}
 	}
@@ -150,10 +153,15 @@ func (r *Replica) admit(call *message.Call) bool {
 		call.Reply.Status = message.Invalid
 		return false
 	}
-	conf := r.opts.Configurations.Configuration(call.Partition)
-	if call.Kind == message.Configure {
+	if call.Kind == message.Configure || call.Epoch != 0 && call.Epoch == r.serves[call.Partition].Load() {
 		return true
 	}
+	r.confMu.Lock()
+	conf := r.opts.Configurations.Configuration(call.Partition)
+	if conf.Has(r.opts.Self) {
+		r.serves[call.Partition].Store(conf.Epoch)
+	}
+	r.confMu.Unlock()
 	if call.Epoch != conf.Epoch {
 		r.counters.WrongEpochs.Add(1)
 		call.Reply = message.Reply{Status: message.WrongEpoch, Configuration: conf}

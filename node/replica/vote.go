@@ -254,12 +254,13 @@ func (r *Replica) configure(call *message.Call) {
 		return
 	}
 	r.opts.Journal.PutMeta(ConfigurationName(p), r.opts.EncodeConfiguration(conf), committed(func(err error) {
+		r.confMu.Lock()
 		if err != nil {
 			r.refuse(call, err)
 		} else {
 			r.opts.Configurations.Adopt(p, conf)
+			r.serves[p].Store(0)
 		}
-		r.confMu.Lock()
 		delete(r.adopting, p)
 		r.confMu.Unlock()
 		call.Completion.Done(call)

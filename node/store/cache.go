@@ -13,11 +13,11 @@ import (
 //	0 hash (8)   8 partition (4)   12 length of value (4)   16 length of key (1)   17 bits (1)
 //	18 zero (6)  24 key, value, up to 8
 type cache struct {
-	index  map[uint64]uint32 // hash to place in units of 8 bytes, counted through all blocks
-	blocks [][]byte          // allocated when first needed
-	sizes  []int             // used bytes of each
-	block  int               // length of a block; 0: no cache
-	head   int               // block being filled
+	index  index[uint32] // hash to place in units of 8 bytes, counted through all blocks
+	blocks [][]byte      // allocated when first needed
+	sizes  []int         // used bytes of each
+	block  int           // length of a block; 0: no cache
+	head   int           // block being filled
 }
 
 const (
@@ -37,7 +37,7 @@ func (c *cache) init(bytes int64) {
 		return
 	}
 	n := int(bytes) / c.block
-	c.index, c.blocks, c.sizes = map[uint64]uint32{}, make([][]byte, n), make([]int, n)
+	c.blocks, c.sizes = make([][]byte, n), make([]int, n)
 }
 
 func cacheEntrySize(key, value int) int { return (cacheHeaderLen + key + value + 7) &^ 7 }
@@ -58,7 +58,7 @@ func (c *cache) get(want *entry) (value []byte, found, known bool) {
 	if c.block == 0 {
 		return nil, false, false
 	}
-	place, ok := c.index[want.hash]
+	place, ok := c.index.get(want.hash)
 	if !ok {
 		return nil, false, false
 	}
@@ -77,9 +77,7 @@ func (c *cache) get(want *entry) (value []byte, found, known bool) {
 
 // forget drops whatever is cached under hash.
 func (c *cache) forget(hash uint64) {
-	if len(c.index) > 0 {
-		delete(c.index, hash)
-	}
+	c.index.drop(hash)
 }
 
 // put replaces whatever is cached under e's hash by e, or by e's absence, if that can be cached.
@@ -93,7 +91,7 @@ func (c *cache) put(e *entry, present bool) {
 	}
 	n := cacheEntrySize(len(e.key), len(value))
 	if n > c.block {
-		delete(c.index, e.hash)
+		c.index.drop(e.hash)
 		return
 	}
 	b, place := c.room(n)
@@ -106,7 +104,7 @@ func (c *cache) put(e *entry, present bool) {
 	}
 	copy(b[cacheHeaderLen:], e.key)
 	copy(b[cacheHeaderLen+len(e.key):], value)
-	c.index[e.hash] = place
+	c.index.put(e.hash, place)
 }
 
 // room finds n bytes.
@@ -130,14 +128,14 @@ func (c *cache) sweep(i int) {
 	for off := 0; off < end; {
 		n := cacheSizeAt(b[off:])
 		hash, place := binary.LittleEndian.Uint64(b[off:]), uint32((i*c.block+off)/8)
-		if at, ok := c.index[hash]; ok && at == place {
+		if at, ok := c.index.get(hash); ok && at == place {
 			if b[off+17]&bitRead != 0 && kept+n <= c.block/2 {
 				b[off+17] &^= bitRead
 				copy(b[kept:], b[off:off+n])
-				c.index[hash] = uint32((i*c.block + kept) / 8)
+				c.index.put(hash, uint32((i*c.block+kept)/8))
 				kept += n
 			} else {
-				delete(c.index, hash)
+				c.index.drop(hash)
 			}
 		}
 		off += n

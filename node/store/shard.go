@@ -20,7 +20,7 @@ type shard struct {
 	// one that has come and, meanwhile, gone into the table.
 	seq uint64
 	// dirty is the index of the overlay: hash to the newest entry that is not yet in the table.
-	dirty map[uint64]ref
+	dirty index[ref]
 	// twins holds keys whose hash another key has in dirty. xxhash is no match for someone who
 	// wants collisions, so they must cost speed at most.
 	twins map[string]ref
@@ -32,7 +32,6 @@ type shard struct {
 func newShards(cacheBytes int64) []shard {
 	shards := make([]shard, numShards)
 	for i := range shards {
-		shards[i].dirty = map[uint64]ref{}
 		shards[i].twins = map[string]ref{}
 		shards[i].cache.init(cacheBytes / numShards)
 	}
@@ -52,7 +51,7 @@ const noRef = ^ref(0)
 // newest returns the newest entry of want's key in the overlay and its ref, or noRef. The caller
 // holds mu; the entry's slices stay valid.
 func (sh *shard) newest(w window, want *entry) (entry, ref) {
-	if r, ok := sh.dirty[want.hash]; ok {
+	if r, ok := sh.dirty.get(want.hash); ok {
 		if e := w.at(r); e.is(want) {
 			return e, r
 		}
@@ -74,20 +73,20 @@ func (sh *shard) setDirty(w window, e *entry, r ref) {
 			return
 		}
 	}
-	if have, ok := sh.dirty[e.hash]; ok {
+	if have, ok := sh.dirty.get(e.hash); ok {
 		if old := w.at(have); !old.is(e) {
 			sh.twins[string(e.tableKey(nil))] = r
 			return
 		}
 	}
-	sh.dirty[e.hash] = r
+	sh.dirty.put(e.hash, r)
 }
 
 // clearDirty forgets e's key, which is in the table. The caller holds mu.
 func (sh *shard) clearDirty(w window, e *entry) {
-	if r, ok := sh.dirty[e.hash]; ok {
+	if r, ok := sh.dirty.get(e.hash); ok {
 		if have := w.at(r); have.is(e) {
-			delete(sh.dirty, e.hash)
+			sh.dirty.drop(e.hash)
 			return
 		}
 	}
