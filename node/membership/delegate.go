@@ -118,7 +118,14 @@ func (d delegate) NotifyLeave(node *memberlist.Node) {
 	if moved {
 		signal(d.m.wake)
 	}
-	d.m.log.Info("node dead or left", "node", node.Name, "addr", node.Address(), "left", node.State == memberlist.StateLeft)
+	if ring.NodeID(node.Name) == d.m.options.Self.ID {
+		return // this node stops, and says so itself
+	}
+	if node.State == memberlist.StateLeft {
+		d.m.log.Info("node left", "node", node.Name, "addr", node.Address())
+	} else {
+		d.m.log.Warn("node dead", "node", node.Name, "addr", node.Address())
+	}
 }
 
 // newcomer is how young a process is that ends when it finds its twin; an older one only complains,

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/anishathalye/porcupine"
 
@@ -134,6 +137,66 @@ func count(s state, in input, out output) (bool, state) {
 		v += " "
 	}
 	return out.unknown || out.status == record.Counted && out.number == n, state{live: true, value: v}
+}
+
+// judge says whether the history is linearizable; Unknown if that cannot be told within the limit.
+//
+// The cost grows with the number of unknown operations, each of which may take effect anywhere from its
+// call on. So those whose value nobody ever saw are left out at first: they can all be placed at the
+// end, which makes the whole history legal if the rest is. Only if the rest is not, all of it is judged.
+func judge(h []porcupine.Operation, limit time.Duration) porcupine.CheckResult {
+	seen := observe(h)
+	var rest []porcupine.Operation
+	for _, o := range h {
+		if in := o.Input.(input); !o.Output.(output).unknown || seen.has(in) {
+			rest = append(rest, o)
+		}
+	}
+	if porcupine.CheckOperationsTimeout(model, rest, limit) == porcupine.Ok {
+		return porcupine.Ok
+	}
+	return porcupine.CheckOperationsTimeout(model, h, limit)
+}
+
+// observed is what clients saw of values.
+type observed struct {
+	text    string
+	numbers map[string][]uint64 // by key
+}
+
+func observe(h []porcupine.Operation) observed {
+	seen := observed{numbers: map[string][]uint64{}}
+	var text strings.Builder
+	for _, o := range h {
+		in, out := o.Input.(input), o.Output.(output)
+		text.WriteString(out.value)
+		n, err := strconv.ParseUint(strings.TrimSpace(out.value), 10, 64)
+		if out.status == record.Counted {
+			n, err = out.number, nil
+		}
+		if err == nil {
+			seen.numbers[in.key] = append(seen.numbers[in.key], n)
+		}
+	}
+	seen.text = text.String()
+	return seen
+}
+
+// reach is further than a history's increments and decrements can carry a counter; the workload's
+// counters begin 1000 apart.
+const reach = 400
+
+// has reports whether a trace of in may have been seen. Of a delete and of a step of a counter
+// nobody can tell.
+func (s observed) has(in input) bool {
+	switch {
+	case in.kind == record.Delete || in.kind == record.Incr || in.kind == record.Decr:
+		return true
+	case in.delta == 0:
+		return strings.Contains(s.text, in.arg)
+	}
+	from, _ := strconv.ParseUint(in.arg, 10, 64)
+	return slices.ContainsFunc(s.numbers[in.key], func(n uint64) bool { return n+reach > from && n < from+reach })
 }
 
 // encodeConfiguration is good enough for a disk that does not rot.
