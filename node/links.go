@@ -17,6 +17,7 @@ import (
 type links struct {
 	n       *node
 	current atomic.Pointer[map[ring.NodeID]*running] // replaced, never changed
+	routing sync.Mutex                               // held by reroute
 }
 
 // running is a link and how to stop it.
@@ -109,7 +110,12 @@ func (l *links) replica(id ring.NodeID) quorum.Replica {
 }
 
 // reroute gives the coordinator routes over the links and configurations of now.
+//
+// Founding, gossip and new configurations call it, perhaps at once: one at a time looks and sets, or
+// routes made before a link was there could replace those made after.
 func (l *links) reroute() {
+	l.routing.Lock()
+	defer l.routing.Unlock()
 	d := l.n.data.Load()
 	if d == nil {
 		return
