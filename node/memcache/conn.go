@@ -4,6 +4,7 @@ import (
 	"net"
 	"syscall"
 
+	"kai/node/rawio"
 	"kai/node/record"
 )
 
@@ -17,6 +18,7 @@ type conn struct {
 	readFD  func(uintptr) bool
 	got     int // result of readFD
 	gotErr  error
+	try     *rawio.Writer // like raw
 	session Session
 	totals  *shard
 	counts  [numCounters]uint64 // since the last add to totals
@@ -44,7 +46,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{server: s, nc: nc, expect: expectAtFirst, totals: &s.totals[0]}
 	if sc, ok := nc.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
-			c.raw, c.readFD = raw, c.tryRead
+			c.raw, c.readFD, c.try = raw, c.tryRead, rawio.NewWriter(nc)
 		}
 	}
 	return c
@@ -112,7 +114,15 @@ func (c *conn) flush() bool {
 }
 
 func (c *conn) write(b []byte) bool {
-	n, err := c.nc.Write(b)
+	n, err := 0, error(nil)
+	if c.try != nil {
+		n, err = c.try.TryWrite(b)
+	}
+	if err == nil && n < len(b) {
+		var more int
+		more, err = c.nc.Write(b[n:])
+		n += more
+	}
 	c.counts[bytesWritten] += uint64(n)
 	c.addCounts()
 	return err == nil

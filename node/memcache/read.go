@@ -6,6 +6,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"kai/node/rawio"
 )
 
 // read waits for bytes and appends them to in. It reports false when there will be none: the
@@ -49,12 +51,7 @@ func (c *conn) attach() {
 // false means to wait.
 func (c *conn) tryRead(fd uintptr) bool {
 	c.attach()
-	for {
-		c.got, c.gotErr = syscall.Read(int(fd), c.in[c.w:])
-		if c.gotErr != syscall.EINTR {
-			break
-		}
-	}
+	c.got, c.gotErr = rawio.Read(fd, c.in[c.w:])
 	if c.gotErr != syscall.EAGAIN {
 		return true
 	}

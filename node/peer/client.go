@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"kai/node/message"
+	"kai/node/rawio"
 	"kai/node/ring"
 )
 
@@ -218,7 +219,7 @@ func (c *Client) connect(ctx context.Context) error {
 		}
 		return fmt.Errorf("peer: handshake: %w", err)
 	}
-	in.maxFrame = c.frame
+	in.src, in.maxFrame = rawio.NewReader(conn), c.frame
 	c.count.connects.Add(1)
 	c.opts.Logger.Info("peer link up", "node", c.opts.Node, "addr", c.opts.Addr)
 	err = newLink(c, conn, in).run()

@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"kai/node/rawio"
 )
 
 const (
@@ -23,7 +25,7 @@ const (
 // goroutine (run) writes, and meanwhile frames gather.
 type outbox struct {
 	conn    net.Conn
-	try     *tryWriter // nil: only the writer can write
+	try     *rawio.Writer // nil: only the writer can write
 	timeout time.Duration
 	fail    func(error) // hears of the first failed write; must not block
 	count   *counters
@@ -50,7 +52,7 @@ type outbox struct {
 
 func (o *outbox) init(conn net.Conn, timeout time.Duration, count *counters, fail func(error)) {
 	o.conn, o.timeout, o.count, o.fail = conn, timeout, count, fail
-	o.try = newTryWriter(conn)
+	o.try = rawio.NewWriter(conn)
 	o.wake = make(chan struct{}, 1)
 	o.room = make(chan struct{}, 1)
 	o.done = make(chan struct{})
@@ -84,7 +86,7 @@ func (o *outbox) flush() {
 		}
 		out := o.swap()
 		o.mu.Unlock()
-		n, err := o.try.write(out)
+		n, err := o.try.TryWrite(out)
 		o.wrote(n)
 		o.mu.Lock()
 		if err != nil {

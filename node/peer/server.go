@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"kai/node/message"
+	"kai/node/rawio"
 )
 
 // Handler answers requests. Send must not block for long: it is called on the goroutine that reads
@@ -180,7 +181,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 		s.refused(id, conn, err)
 		return
 	}
-	in.maxFrame = s.frame
+	in.src, in.maxFrame = rawio.NewReader(conn), s.frame
 	x := newSession(s, conn, in)
 	s.list(func(l []*session) []*session { return append(l, x) })
 	s.count.connects.Add(1)

@@ -49,7 +49,7 @@ func (o *outbox) drain() {
 // block writes all of p, piece by piece, each with its deadline.
 func (o *outbox) block(p []byte) error {
 	if o.try != nil { // spares the deadline where the kernel takes it all
-		n, err := o.try.write(p)
+		n, err := o.try.TryWrite(p)
 		if o.wrote(n); err != nil || n == len(p) {
 			return err
 		}

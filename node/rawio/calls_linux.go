@@ -1,0 +1,49 @@
+package rawio
+
+import (
+	"io"
+	"os"
+	"syscall"
+	"unsafe"
+)
+
+// Read is read(2). It is repeated when a signal interrupts it; an error is a syscall.Errno.
+func Read(fd uintptr, p []byte) (int, error) { return call(syscall.SYS_READ, fd, p, 0) }
+
+// Write is write(2), else as Read.
+func Write(fd uintptr, p []byte) (int, error) { return call(syscall.SYS_WRITE, fd, p, 0) }
+
+// maxWriteAt is the longest write to a file that is made so: into the page cache, which takes a
+// while for many pages, and longer when the machine is short of clean ones.
+const maxWriteAt = 64 << 10
+
+// WriteAt is f.WriteAt; fd is f.Fd().
+func WriteAt(f *os.File, fd uintptr, p []byte, off int64) (n int, err error) {
+	if len(p) > maxWriteAt {
+		return f.WriteAt(p, off)
+	}
+	for n < len(p) {
+		m, err := call(syscall.SYS_PWRITE64, fd, p[n:], uintptr(off)+uintptr(n))
+		if err != nil {
+			return n, &os.PathError{Op: "write", Path: f.Name(), Err: err}
+		}
+		if m == 0 {
+			return n, io.ErrShortWrite
+		}
+		n += m
+	}
+	return n, nil
+}
+
+func call(number, fd uintptr, p []byte, off uintptr) (int, error) {
+	for {
+		n, _, errno := syscall.RawSyscall6(number, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), off, 0, 0)
+		switch errno {
+		case 0:
+			return int(n), nil
+		case syscall.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}

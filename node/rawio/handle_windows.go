@@ -1,0 +1,5 @@
+package rawio
+
+import "syscall"
+
+type handle = syscall.Handle
