@@ -37,8 +37,11 @@ const TraceLen = 25
 // Request is one message to one node. Slices belong to the caller of Send and need to stay valid
 // until Send returns, no longer.
 type Request struct {
-	Kind      Kind
-	Digest    bool
+	Kind   Kind
+	Digest bool
+	// InMemory asks a Read to be answered before Send returns: as Busy, if that takes the disk. It is
+	// for the local replica, and not sent.
+	InMemory  bool
 	Partition ring.Partition
 	// Epoch of the configuration the sender goes by.
 	Epoch uint32

@@ -17,6 +17,8 @@ import (
 type Stamps interface {
 	// Next may block while time is reserved on disk.
 	Next(slot uint16) (record.Stamp, error)
+	// TryNext is Next, or false if that would block or fail.
+	TryNext(slot uint16) (record.Stamp, bool)
 	// Observe makes later stamps higher than s, unless s is too far ahead of the clock.
 	Observe(s record.Stamp)
 }

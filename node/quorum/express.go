@@ -32,12 +32,12 @@ func (c *Coordinator) tryExpress(l *lane, m *mutation, s *Session) bool {
 	if !ok {
 		return false
 	}
-	id, err := c.opts.Stamps.Next(c.opts.Slot)
-	if err != nil {
+	id, ok := c.opts.Stamps.TryNext(c.opts.Slot)
+	if !ok {
 		return false
 	}
-	stamp, err := c.opts.Stamps.Next(c.opts.Slot)
-	if err != nil {
+	stamp, ok := c.opts.Stamps.TryNext(c.opts.Slot)
+	if !ok {
 		return false
 	}
 	l.batch = append(l.batch[:0], m)

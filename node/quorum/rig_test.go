@@ -102,6 +102,13 @@ func (s *stamps) Next(slot uint16) (record.Stamp, error) {
 	return s.Fence.Next(slot)
 }
 
+func (s *stamps) TryNext(slot uint16) (record.Stamp, bool) {
+	if s.fail.Load() {
+		return 0, false
+	}
+	return s.Fence.TryNext(slot)
+}
+
 // node is a real replica and a real coordinator, with a wire to every other node.
 type node struct {
 	id      ring.NodeID

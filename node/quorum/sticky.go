@@ -59,7 +59,8 @@ func (s *sticky) put(hash uint64, acc, next record.Ballot) {
 	mu.Unlock()
 }
 
-// localRead asks this node's own replica, which answers reads before Send returns.
+// localRead asks this node's own replica for what it has in memory, which is answered before Send
+// returns.
 type localRead struct {
 	call message.Call
 	done bool
@@ -77,7 +78,8 @@ func (c *Coordinator) fromSticky(l *lane, g *Group) (record.Ballot, bool) {
 	}
 	r := &l.local
 	r.done = false
-	r.call.Request = message.Request{Kind: message.Read, Partition: l.p, Epoch: g.conf.Epoch, Hash: l.hash, Key: l.keyBytes}
+	r.call.Request = message.Request{Kind: message.Read, Partition: l.p, Epoch: g.conf.Epoch, Hash: l.hash, Key: l.keyBytes,
+		InMemory: true}
 	r.call.Completion = r
 	g.members[g.self].replica.Send(&r.call)
 	if !r.done || r.call.Reply.Status != message.OK || r.call.Reply.Ballot != e.acc || len(r.call.Reply.Record) == 0 {

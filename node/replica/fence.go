@@ -82,6 +82,9 @@ func (f *Fence) Boot() uint64 { return f.boot }
 // enough that it nearly always does.
 func (f *Fence) Covers(ticks uint64) bool {
 	d := f.durable.Load()
+	if ticks+ticksOf(reserveMargin) <= d {
+		return true // of a stamp of now, the usual case; and the clock need not be read
+	}
 	if ticks+ticksOf(reserveStep/2) > d || record.Ticks(f.now().Add(reserveMargin)) > d {
 		f.mu.Lock()
 		f.raise(ticks)
@@ -202,15 +205,7 @@ var errNoStamp = errors.New("replica: cannot reserve time on disk")
 // Next issues a stamp above every stamp issued or observed before, on slot. It blocks only when
 // the reservation ran out, until the next one is durable.
 func (f *Fence) Next(slot uint16) (record.Stamp, error) {
-	now := record.Ticks(f.now())
-	var t uint64
-	for {
-		last := f.last.Load()
-		t = max(now, last+1)
-		if f.last.CompareAndSwap(last, t) {
-			break
-		}
-	}
+	t := f.tick()
 	if !f.Covers(t) {
 		errs := make(chan error, 1)
 		f.When(t, func(err error) { errs <- err })
@@ -219,6 +214,24 @@ func (f *Fence) Next(slot uint16) (record.Stamp, error) {
 		}
 	}
 	return record.NewStamp(t, slot), nil
+}
+
+// TryNext is Next, or false where that would block.
+func (f *Fence) TryNext(slot uint16) (record.Stamp, bool) {
+	t := f.tick()
+	return record.NewStamp(t, slot), f.Covers(t)
+}
+
+// tick moves the hybrid time on.
+func (f *Fence) tick() uint64 {
+	now := record.Ticks(f.now())
+	for {
+		last := f.last.Load()
+		t := max(now, last+1)
+		if f.last.CompareAndSwap(last, t) {
+			return t
+		}
+	}
 }
 
 // Observe moves the hybrid time up to s, unless s is too far ahead of the clock to be followed.

@@ -1,10 +1,12 @@
 package replica
 
 import (
+	"sync"
 	"testing"
 
 	"kai/node/message"
 	"kai/node/record"
+	"kai/node/ring"
 )
 
 // A read answers with what is durable, at once; a promise waits, because the state it tells must be
@@ -143,3 +145,40 @@ func TestCorruptState(t *testing.T) {
 		r.want("read", r.read(), message.OK, ballot(6), encoded(ballot(6), "v"))
 	}
 }
+
+// What takes the disk is answered elsewhere, so that whoever brings calls goes on; except for who
+// wants to know now or not at all.
+func TestDiskReadsAreAside(t *testing.T) {
+	r := newRig(t, newDisk())
+	r.accept(ballot(3), record.Ballot{}, "v")
+	r.disk.cold = true
+	r.want("read in memory", r.ask(message.Request{Kind: message.Read, InMemory: true}), message.Busy, record.Ballot{}, nil)
+
+	r.disk.mu.Lock() // the disk stands still
+	const calls = 3 * maxDisk
+	var reads [calls]asked
+	var answered sync.WaitGroup
+	answered.Add(calls)
+	for i := range reads {
+		a := &reads[i]
+		a.Request = message.Request{Kind: message.Read, Epoch: 1, Key: key, Hash: ring.Hash(key)}
+		a.Completion = completion(func(c *message.Call) { a.Done(c); answered.Done() })
+		r.Send(&a.Call)
+	}
+	if n, m := r.Replica.disk.workers, len(r.Replica.disk.queue); n != maxDisk || m != calls-maxDisk {
+		t.Errorf("%d goroutines read the disk, %d calls wait", n, m)
+	}
+	r.disk.mu.Unlock()
+	answered.Wait()
+	r.settle()
+	for i := range reads {
+		r.want("read", &reads[i], message.OK, ballot(3), encoded(ballot(3), "v"))
+	}
+	if r.Replica.disk.queue != nil {
+		t.Error("the queue is kept")
+	}
+}
+
+type completion func(*message.Call)
+
+func (f completion) Done(c *message.Call) { f(c) }

@@ -64,6 +64,7 @@ type Replica struct {
 	voting   atomic.Bool
 	commits  sync.Pool // of *commit
 	counters Counters
+	disk     diskQueue
 
 	confMu   sync.Mutex
 	adopting map[ring.Partition]struct{} // their next configuration is on its way to the disk
@@ -117,23 +118,30 @@ func (r *Replica) Counters() *Counters { return &r.counters }
 // Flush has nothing to push out: a local replica answers as it is asked.
 func (r *Replica) Flush() {}
 
-// Send answers call, at once or when the store has committed. It blocks only for a disk read.
-func (r *Replica) Send(call *message.Call) {
+// Send answers call: at once, or when the store has committed, or, if that takes a disk read, on
+// another goroutine. It does not block.
+func (r *Replica) Send(call *message.Call) { r.send(call, false) }
+
+// send is Send; patient says that this goroutine may wait for the disk.
+func (r *Replica) send(call *message.Call, patient bool) {
 	if !r.admit(call) {
 		call.Completion.Done(call)
 		return
 	}
+	once := uint64(1)
+	if patient {
+		once = 0 // it was counted when it came
+	}
 	switch call.Kind {
 	case message.Read:
-		r.counters.Reads.Add(1)
-		r.read(call)
-		call.Completion.Done(call)
+		r.counters.Reads.Add(once)
+		r.read(call, patient)
 	case message.Prepare:
-		r.counters.Prepares.Add(1)
-		r.prepare(call)
+		r.counters.Prepares.Add(once)
+		r.prepare(call, patient)
 	case message.Accept:
-		r.counters.Accepts.Add(1)
-		r.accept(call)
+		r.counters.Accepts.Add(once)
+		r.accept(call, patient)
 	case message.Configure:
 		r.configure(call)
 	default:
@@ -175,16 +183,22 @@ func (r *Replica) admit(call *message.Call) bool {
 }
 
 // read answers with the durable state; it neither waits for nor looks at staged writes.
-func (r *Replica) read(call *message.Call) {
+func (r *Replica) read(call *message.Call, patient bool) {
 	s := r.opts.Storage
 	if call.Digest {
 		if b, _, known := s.PeekBallot(call.Partition, call.Hash, call.Key); known {
 			call.Reply.Ballot = b
+			call.Completion.Done(call)
 			return
 		}
 	}
-	enc, found, err := r.load(call.Partition, call.Hash, call.Key, call.Reply.Record)
+	enc, found, known, err := r.load(call.Partition, call.Hash, call.Key, call.Reply.Record, patient)
 	switch {
+	case !known && call.InMemory:
+		call.Reply.Status = message.Busy
+	case !known:
+		r.aside(call)
+		return
 	case err != nil:
 		r.refuse(call, err)
 	case found:
@@ -193,15 +207,18 @@ func (r *Replica) read(call *message.Call) {
 			call.Reply.Record = enc
 		}
 	}
+	call.Completion.Done(call)
 }
 
-func (r *Replica) load(p ring.Partition, hash uint64, key, buf []byte) ([]byte, bool, error) {
-	enc, found, known, err := r.opts.Storage.Peek(buf[:0], p, hash, key)
-	if known || err != nil {
-		return enc, found, err
+// load looks into memory, and onto the disk if patient; known=false: only the disk can tell.
+func (r *Replica) load(p ring.Partition, hash uint64, key, buf []byte, patient bool) (enc []byte, found, known bool, err error) {
+	enc, found, known, err = r.opts.Storage.Peek(buf[:0], p, hash, key)
+	if known || err != nil || !patient {
+		return enc, found, known || err != nil, err
 	}
 	r.counters.DiskReads.Add(1)
-	return r.opts.Storage.Get(buf[:0], p, hash, key)
+	enc, found, err = r.opts.Storage.Get(buf[:0], p, hash, key)
+	return enc, found, true, err
 }
 
 // refuse turns a store error into a status.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -205,7 +206,22 @@ func (r *rig) ask(q message.Request) *asked {
 			b[i] = 0xff
 		}
 	}
+	r.settle()
 	return a
+}
+
+// settle waits until nobody reads the disk.
+func (r *rig) settle() {
+	d := &r.Replica.disk
+	for {
+		d.mu.Lock()
+		n := d.workers
+		d.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		runtime.Gosched()
+	}
 }
 
 func (r *rig) read() *asked { return r.ask(message.Request{Kind: message.Read}) }

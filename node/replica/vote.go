@@ -47,7 +47,7 @@ func (r *Replica) tooFarAhead(b record.Ballot) bool {
 
 // prepare promises to accept nothing below call.Ballot, and tells the accepted state. The promise
 // counts only once the fence above it is durable.
-func (r *Replica) prepare(call *message.Call) {
+func (r *Replica) prepare(call *message.Call, patient bool) {
 	if r.tooFarAhead(call.Request.Ballot) {
 		r.counters.ClockRejects.Add(1)
 		call.Reply.Status = message.ClockReject
@@ -67,7 +67,12 @@ func (r *Replica) prepare(call *message.Call) {
 		call.Completion.Done(call)
 		return
 	}
-	enc, found, err := r.load(call.Partition, call.Hash, call.Key, call.Reply.Record)
+	enc, found, known, err := r.load(call.Partition, call.Hash, call.Key, call.Reply.Record, patient)
+	if !known {
+		st.mu.Unlock()
+		r.aside(call)
+		return
+	}
 	if err != nil {
 		st.mu.Unlock()
 		r.refuse(call, err)
@@ -95,7 +100,7 @@ func (r *Replica) nack(call *message.Call, max record.Ballot) {
 }
 
 // accept stores call.Record unless a higher ballot was promised, and promises call.Next with it.
-func (r *Replica) accept(call *message.Call) {
+func (r *Replica) accept(call *message.Call, patient bool) {
 	b := record.PeekBallot(call.Request.Record)
 	top := b
 	if top.Less(call.Next) {
@@ -115,9 +120,14 @@ func (r *Replica) accept(call *message.Call) {
 	st := r.stripe(call.Hash)
 	st.mu.Lock()
 	slot, promised := r.promised(call.Partition, call.Hash, call.Epoch)
-	acc, known := r.accepted(st, call)
+	acc, readable, known := r.accepted(st, call, patient)
+	if !known {
+		st.mu.Unlock()
+		r.aside(call)
+		return
+	}
 	switch {
-	case known && acc == b: // a duplicate: what it asks for is here, or on its way
+	case readable && acc == b: // a duplicate: what it asks for is here, or on its way
 		if p := st.pending[call.Hash]; p != nil {
 			r.park(st, p, call)
 			return
@@ -133,7 +143,7 @@ func (r *Replica) accept(call *message.Call) {
 		return
 	case b.Less(promised):
 		r.nack(call, promised)
-	case known && b.Less(acc):
+	case readable && b.Less(acc):
 		r.nack(call, acc)
 	case !r.opts.Fence.Staged(top.Stamp.Ticks()):
 		call.Reply.Status = message.Busy
@@ -166,25 +176,25 @@ func (r *Replica) whenCovered(call *message.Call, top record.Ballot) {
 	})
 }
 
-// accepted is the newest ballot of the key, staged writes included. known=false: the stored state
-// is corrupt; an accept that is not below the promise may still replace it, since nothing accepted
-// is ever above what was promised.
-func (r *Replica) accepted(st *stripe, call *message.Call) (b record.Ballot, known bool) {
+// accepted is the newest ballot of the key, staged writes included. known=false: only the disk can
+// tell, and this goroutine is not patient. readable=false: the stored state is corrupt; an accept that
+// is not below the promise may still replace it, since nothing accepted is ever above what was
+// promised.
+func (r *Replica) accepted(st *stripe, call *message.Call, patient bool) (b record.Ballot, readable, known bool) {
 	if p := st.pending[call.Hash]; p != nil {
-		return p.newest, true
+		return p.newest, true, true
 	}
-	b, _, known = r.opts.Storage.PeekBallot(call.Partition, call.Hash, call.Key)
-	if known {
-		return b, true
+	if b, _, known = r.opts.Storage.PeekBallot(call.Partition, call.Hash, call.Key); known || !patient {
+		return b, true, known
 	}
-	enc, found, err := r.load(call.Partition, call.Hash, call.Key, nil)
+	enc, found, _, err := r.load(call.Partition, call.Hash, call.Key, nil, true)
 	if err != nil {
-		return record.Ballot{}, false
+		return record.Ballot{}, false, true
 	}
 	if found {
 		b = record.PeekBallot(enc)
 	}
-	return b, true
+	return b, true, true
 }
 
 // stage puts the record into the store. st is locked, so that writes of one key reach the store in
