@@ -9,21 +9,27 @@ import (
 
 // sticky remembers the keys this coordinator wrote last: the ballot of the chosen state, and the
 // next ballot, which a write quorum promised along with it. With both, the next mutation needs no
-// Prepare. It is a fixed-size table; keys that share a place only lose the shortcut. Two keys with
-// equal hashes cannot be taken for each other, because the ballot must match the accepted one.
+// Prepare. It is a fixed-size table; a key that finds its bucket full takes the place of the one that
+// was written least recently, which only loses the shortcut. Two keys with equal hashes cannot be
+// taken for each other, because the ballot must match the accepted one.
 type sticky struct {
 	locks   [stickyLocks]sync.Mutex
-	entries []stickyEntry
+	buckets []stickyBucket
 }
 
+// stickyBucket is two cache lines.
+type stickyBucket [4]stickyEntry
+
+// stickyEntry is a key's ballots, both of one epoch; free if next is 0.
 type stickyEntry struct {
 	hash      uint64
-	acc, next record.Ballot
+	acc, next record.Stamp
+	epoch     uint32
 }
 
 const (
 	stickyLocks = 64
-	// defaultSticky is the number of keys remembered: 10 MiB.
+	// defaultSticky is the number of keys remembered: 8 MiB.
 	defaultSticky = 1 << 18
 )
 
@@ -31,32 +37,49 @@ func (s *sticky) init(size int) {
 	if size == 0 {
 		size = defaultSticky
 	}
-	s.entries = make([]stickyEntry, size)
+	s.buckets = make([]stickyBucket, (size+3)/4)
 }
 
-func (s *sticky) at(hash uint64) (*stickyEntry, *sync.Mutex) {
-	i := (hash ^ hash>>32) % uint64(len(s.entries))
-	return &s.entries[i], &s.locks[i%stickyLocks]
+func (s *sticky) at(hash uint64) (*stickyBucket, *sync.Mutex) {
+	i := (hash ^ hash>>32) % uint64(len(s.buckets))
+	return &s.buckets[i], &s.locks[i%stickyLocks]
 }
 
 // take removes and returns the entry: a ballot is used once.
-func (s *sticky) take(hash uint64) (stickyEntry, bool) {
-	e, mu := s.at(hash)
+func (s *sticky) take(hash uint64) (acc, next record.Ballot, ok bool) {
+	b, mu := s.at(hash)
 	mu.Lock()
 	defer mu.Unlock()
-	if e.hash != hash || e.acc.IsZero() {
-		return stickyEntry{}, false
+	for i := range b {
+		if e := &b[i]; e.hash == hash && e.next != 0 {
+			acc = record.Ballot{Epoch: e.epoch, Stamp: e.acc}
+			next = record.Ballot{Epoch: e.epoch, Stamp: e.next}
+			*e = stickyEntry{}
+			return acc, next, true
+		}
 	}
-	out := *e
-	*e = stickyEntry{}
-	return out, true
+	return acc, next, false
 }
 
+// put remembers a key. Ballots of two epochs are not worth it: the shortcut ends with the epoch.
 func (s *sticky) put(hash uint64, acc, next record.Ballot) {
-	e, mu := s.at(hash)
+	if acc.Epoch != next.Epoch {
+		return
+	}
+	b, mu := s.at(hash)
 	mu.Lock()
-	*e = stickyEntry{hash, acc, next}
-	mu.Unlock()
+	defer mu.Unlock()
+	e := &b[0]
+	for i := range b {
+		if b[i].hash == hash {
+			e = &b[i]
+			break
+		}
+		if b[i].next < e.next {
+			e = &b[i]
+		}
+	}
+	*e = stickyEntry{hash, acc.Stamp, next.Stamp, next.Epoch}
 }
 
 // localRead asks this node's own replica for what it has in memory, which is answered before Send
@@ -72,8 +95,8 @@ func (r *localRead) Done(*message.Call) { r.done = true }
 // fromSticky fills l.state from the local replica if it still holds the state this coordinator
 // wrote last, and returns the ballot to propose with.
 func (c *Coordinator) fromSticky(l *lane, g *Group) (record.Ballot, bool) {
-	e, ok := c.sticky.take(l.hash)
-	if !ok || g.self < 0 || e.next.Epoch != g.conf.Epoch {
+	acc, next, ok := c.sticky.take(l.hash)
+	if !ok || g.self < 0 || next.Epoch != g.conf.Epoch {
 		return record.Ballot{}, false
 	}
 	r := &l.local
@@ -82,9 +105,9 @@ func (c *Coordinator) fromSticky(l *lane, g *Group) (record.Ballot, bool) {
 		InMemory: true}
 	r.call.Completion = r
 	g.members[g.self].replica.Send(&r.call)
-	if !r.done || r.call.Reply.Status != message.OK || r.call.Reply.Ballot != e.acc || len(r.call.Reply.Record) == 0 {
+	if !r.done || r.call.Reply.Status != message.OK || r.call.Reply.Ballot != acc || len(r.call.Reply.Record) == 0 {
 		return record.Ballot{}, false
 	}
 	record.View(r.call.Reply.Record, &l.state)
-	return e.next, true
+	return next, true
 }

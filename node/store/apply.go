@@ -9,7 +9,7 @@ func (s *Store) applyLoop(stop <-chan struct{}) {
 	for {
 		select {
 		case <-s.applyWake:
-			for s.applySome(s.applyAt()) {
+			for s.applySome(s.applyFrom()) {
 			}
 		case <-s.abort:
 			return
@@ -31,14 +31,14 @@ func (s *Store) sealLast() {
 	}
 }
 
-// applySome applies the oldest sealed chunks, applyAt() bytes of them, if there are least bytes.
+// applySome applies the oldest sealed chunks, some applyAt() bytes of them, if there are least bytes.
 func (s *Store) applySome(least int64) bool {
 	if s.aborted() || s.failed() != nil {
 		signal(s.roomWake) // the committer must look why
 		return false
 	}
-	chunks, bytes, durable := s.applicable()
-	if bytes < least || len(chunks) == 0 {
+	chunks, bytes, ready, durable := s.applicable()
+	if ready < least || len(chunks) == 0 {
 		return false
 	}
 	if !s.roomFor(bytes) {
@@ -63,10 +63,11 @@ func (s *Store) applySome(least int64) bool {
 	return true
 }
 
-// applicable returns the oldest chunks that may be applied: sealed, and durable in the log. The table
-// must not know of more than the log: a new log begins where the table says that the old one ended.
-// Chunks with ids below durable are durable, and nothing will be added to them.
-func (s *Store) applicable() (chunks []*chunk, bytes int64, durable uint32) {
+// applicable returns the oldest chunks that may be applied and their bytes: sealed, and durable in
+// the log. The table must not know of more than the log: a new log begins where the table says that
+// the old one ended. ready counts the bytes of all chunks that may be applied; those with ids below
+// durable are durable, and nothing will be added to them.
+func (s *Store) applicable() (chunks []*chunk, bytes, ready int64, durable uint32) {
 	s.liveMu.Lock()
 	defer s.liveMu.Unlock()
 	for _, c := range s.live {
@@ -74,11 +75,12 @@ func (s *Store) applicable() (chunks []*chunk, bytes int64, durable uint32) {
 			break
 		}
 		durable = c.id + 1
+		ready += int64(len(c.buf))
 		if bytes < s.applyAt() {
 			chunks, bytes = append(chunks, c), bytes+int64(len(c.buf))
 		}
 	}
-	return chunks, bytes, durable
+	return chunks, bytes, ready, durable
 }
 
 // collect returns the rows that chunks bring to the table, and last the mark that they did. An
