@@ -67,7 +67,7 @@ func (c *serverCall) Done(call *message.Call) {
 	}
 	// A reply made inside Send waits for the reader's flush, one made under Hold for the Release;
 	// another one has nobody to wait for.
-	if !c.inSend.Load() && !o.busy && x.s.holders.Load() == 0 {
+	if !c.inSend.Load() && !o.busy && !x.s.hold(x) {
 		o.nudge()
 	}
 	x.free = append(x.free, c)

@@ -87,7 +87,11 @@ type Server struct {
 	mu       sync.Mutex
 	open     int                        // connections, in handshake or later
 	sessions atomic.Pointer[[]*session] // copied on write under mu
-	holders  atomic.Int32
+
+	holdMu  sync.Mutex // taken under a session's out.mu
+	holders int
+	held    []*session // with replies made under Hold
+	spare   []*session
 }
 
 // NewServer returns a server for Serve.
@@ -135,15 +139,43 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 // Hold says that the caller is about to complete calls, outside Handler.Send, and will Release when
 // it has. Until then no connection's own writer is woken for a reply: that would cost a hand-over to
 // another goroutine for each. Optional; never to be held while blocked.
-func (s *Server) Hold() { s.holders.Add(1) }
+func (s *Server) Hold() {
+	s.holdMu.Lock()
+	s.holders++
+	s.holdMu.Unlock()
+}
 
 // Release ends a Hold and pushes out what was answered meanwhile, on the caller's goroutine.
 func (s *Server) Release() {
-	// First down, then flush: who still saw it up holds the lock that the flush waits for.
-	s.holders.Add(-1)
-	for _, x := range *s.sessions.Load() {
+	s.holdMu.Lock()
+	s.holders--
+	held := s.held
+	s.held, s.spare = s.spare, nil
+	s.holdMu.Unlock()
+	for i, x := range held {
+		held[i] = nil
+		x.out.mu.Lock()
+		x.isHeld = false
+		x.out.mu.Unlock()
 		x.out.flush()
 	}
+	s.holdMu.Lock()
+	s.spare = held[:0]
+	s.holdMu.Unlock()
+}
+
+// hold reports that a Release will push out the reply that x has just got. x.out.mu is held.
+func (s *Server) hold(x *session) bool {
+	s.holdMu.Lock()
+	defer s.holdMu.Unlock()
+	if s.holders == 0 {
+		return false
+	}
+	if !x.isHeld {
+		x.isHeld = true
+		s.held = append(s.held, x)
+	}
+	return true
 }
 
 // Stats returns the counters.

@@ -28,6 +28,7 @@ type session struct {
 	answered uint64
 	settled  chan struct{} // poked at each answer while draining is set
 	draining bool
+	isHeld   bool          // in the server's list for Release
 	handed   atomic.Uint64 // to the Handler; the reader writes it
 	over     atomic.Bool   // more replies are queued than the peer seems to read
 
