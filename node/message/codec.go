@@ -15,7 +15,7 @@ import (
 // with every Mutate.)
 //
 // Body of a request: partition (4) epoch (4) timeout in ms (4) key (1+n)
-// [trace 25] [ballot 12] [next 12] [configuration] [op] [record (4+n)].
+// [trace 25] [ballot 12] [next 12] [configuration] [op] [record (4+n)] [items (4+n)].
 const (
 	hasTrace = 1 << iota
 	isDigest // a fact, not a field
@@ -24,16 +24,18 @@ const (
 	hasConfiguration
 	hasOp
 	hasRecord
+	hasItems
 	requestFlags = 1<<iota - 1
 )
 
 // Flags of a reply. Body: status (1) queue µs (4) store µs (4)
-// [ballot 12] [configuration] [result] [record (4+n)].
+// [ballot 12] [configuration] [result] [record (4+n)] [items (4+n)].
 const (
 	replyBallot = 1 << iota
 	replyConfiguration
 	replyResult
 	replyRecord
+	replyItems
 	replyFlags = 1<<iota - 1
 )
 
@@ -41,12 +43,14 @@ const (
 // understand. Whoever appends requests of others calls it first.
 func (q *Request) Check() error {
 	switch {
-	case q.Kind < Read || q.Kind > Flush:
+	case q.Kind < Read || q.Kind > ReadMany:
 		return fmt.Errorf("%w: kind %d", ErrInvalid, q.Kind)
 	case len(q.Key) > record.MaxKey:
 		return fmt.Errorf("%w: key of %d bytes", ErrInvalid, len(q.Key))
-	case len(q.Key) == 0 && q.Kind != Configure:
+	case len(q.Key) == 0 && q.Kind != Configure && q.Kind != ReadMany:
 		return fmt.Errorf("%w: no key", ErrInvalid)
+	case (len(q.Items) == 0) == (q.Kind == ReadMany):
+		return fmt.Errorf("%w: items", ErrInvalid)
 	case q.Kind == Accept && len(q.Record) == 0:
 		return fmt.Errorf("%w: accept without a record", ErrInvalid)
 	case !q.Op.Kind.Valid():
@@ -97,6 +101,9 @@ func AppendRequest(dst []byte, id uint64, q *Request) []byte {
 	if flags&hasRecord != 0 {
 		dst = appendLong(dst, q.Record)
 	}
+	if flags&hasItems != 0 {
+		dst = appendLong(dst, q.Items)
+	}
 	return seal(dst, at)
 }
 
@@ -121,6 +128,9 @@ func (q *Request) flags() (f uint16) {
 	}
 	if len(q.Record) != 0 {
 		f |= hasRecord
+	}
+	if len(q.Items) != 0 {
+		f |= hasItems
 	}
 	return f
 }
@@ -167,6 +177,9 @@ func DecodeRequest(h Head, body []byte, q *Request) error {
 	if h.Flags&hasRecord != 0 {
 		q.Record = c.long()
 	}
+	if h.Flags&hasItems != 0 {
+		q.Items = c.long()
+	}
 	if err := c.end(); err != nil {
 		return err
 	}
@@ -204,6 +217,9 @@ func AppendReply(dst []byte, id uint64, r *Reply) []byte {
 	if flags&replyRecord != 0 {
 		dst = appendLong(dst, r.Record)
 	}
+	if flags&replyItems != 0 {
+		dst = appendLong(dst, r.Items)
+	}
 	return seal(dst, at)
 }
 
@@ -220,6 +236,9 @@ func (r *Reply) flags() (f uint16) {
 	}
 	if len(r.Record) != 0 {
 		f |= replyRecord
+	}
+	if len(r.Items) != 0 {
+		f |= replyItems
 	}
 	return f
 }
@@ -253,6 +272,9 @@ func DecodeReply(h Head, body, key []byte, r *Reply) error {
 	}
 	if h.Flags&replyRecord != 0 {
 		r.Record = c.long()
+	}
+	if h.Flags&replyItems != 0 {
+		r.Items = c.long()
 	}
 	if err := c.end(); err != nil {
 		return err

@@ -57,7 +57,7 @@ func randConfiguration(r *rand.Rand) (c ring.Configuration) {
 
 func randRequest(r *rand.Rand) *Request {
 	q := &Request{
-		Kind: Kind(1 + r.IntN(int(Flush))), Digest: r.IntN(2) == 0,
+		Kind: Kind(1 + r.IntN(int(ReadMany))), Digest: r.IntN(2) == 0,
 		Partition: ring.Partition(r.Uint32()), Epoch: r.Uint32(),
 		Key: randBytes(r, 1, record.MaxKey), Ballot: randBallot(r), Next: randBallot(r),
 		Configuration: randConfiguration(r),
@@ -70,6 +70,11 @@ func randRequest(r *rand.Rand) *Request {
 	if q.Kind == Accept || r.IntN(3) == 0 {
 		q.Record = randRecord(r, q.Key)
 	}
+	if q.Kind == ReadMany {
+		for range 1 + r.IntN(4) {
+			q.Items = AppendItem(q.Items, randItem(r))
+		}
+	}
 	if q.Kind == Mutate {
 		q.Op = record.Op{Kind: record.OpKind(r.IntN(12)), Key: q.Key, Value: randBytes(r, 1, 300),
 			Flags: r.Uint32(), Expiry: r.Uint32(), CAS: record.Version(r.Uint64()), Delta: r.Uint64()}
@@ -77,11 +82,26 @@ func randRequest(r *rand.Rand) *Request {
 	return q
 }
 
+func randItem(r *rand.Rand) Item {
+	return Item{Epoch: r.Uint32(), Digest: r.IntN(2) == 0, Key: randBytes(r, 1, record.MaxKey)}
+}
+
+func randAnswer(r *rand.Rand) Answer {
+	a := Answer{Status: Status(1 + r.IntN(int(numStatus)-1))}
+	if a.Status == OK {
+		a.Ballot, a.Record = randBallot(r), randBytes(r, 0, 300)
+	}
+	return a
+}
+
 func randReply(r *rand.Rand, key []byte) *Reply {
 	p := &Reply{Status: Status(1 + r.IntN(int(numStatus)-1)), Ballot: randBallot(r), Configuration: randConfiguration(r),
 		Timing: Timing{r.Uint32(), r.Uint32()}}
 	if r.IntN(2) == 0 {
 		p.Record = randRecord(r, key)
+	}
+	if r.IntN(3) == 0 {
+		p.Items = AppendAnswer(nil, randAnswer(r))
 	}
 	if r.IntN(2) == 0 {
 		p.Result = record.Result{Status: record.Status(r.IntN(12)), Flags: r.Uint32(), CAS: record.Version(r.Uint64()),
@@ -110,6 +130,61 @@ func TestIdentity(t *testing.T) {
 		if err != nil || gotID != id || !reflect.DeepEqual(*p, rep) {
 			t.Fatalf("seed %d: id %d, %v\nsent %+v\ngot  %+v", seed, gotID, err, *p, rep)
 		}
+	}
+}
+
+func TestItems(t *testing.T) {
+	for seed := range uint64(500) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		items, answers := make([]Item, r.IntN(5)), make([]Answer, r.IntN(5))
+		var a, b []byte
+		for i := range items {
+			items[i] = randItem(r)
+			a = AppendItem(a, items[i])
+		}
+		for i := range answers {
+			answers[i] = randAnswer(r)
+			b = AppendAnswer(b, answers[i])
+		}
+		for _, want := range items {
+			got, rest, ok := NextItem(a)
+			if !ok || !reflect.DeepEqual(got, want) {
+				t.Fatalf("seed %d: %+v, want %+v", seed, got, want)
+			}
+			for n := range len(a) - len(rest) {
+				if _, _, ok := NextItem(a[:n]); ok {
+					t.Fatal("an item cut short is whole")
+				}
+			}
+			a = rest
+		}
+		for _, want := range answers {
+			got, rest, ok := NextAnswer(b)
+			if !ok || got.Status != want.Status || got.Ballot != want.Ballot || !bytes.Equal(got.Record, want.Record) {
+				t.Fatalf("seed %d: %+v, want %+v", seed, got, want)
+			}
+			for n := range len(b) - len(rest) {
+				if _, _, ok := NextAnswer(b[:n]); ok {
+					t.Fatal("an answer cut short is whole")
+				}
+			}
+			b = rest
+		}
+		if len(a) != 0 || len(b) != 0 {
+			t.Fatal("something is left")
+		}
+	}
+	full := AppendAnswer(make([]byte, maxAnswers-99), Answer{Status: OK, Record: make([]byte, 100)})
+	if a, _, ok := NextAnswer(full[maxAnswers-99:]); !ok || a.Status != Busy {
+		t.Errorf("a value too many: %+v %v", a, ok)
+	}
+	for name, b := range map[string][]byte{"flags": {2, 0, 0, 0, 0, 1, 'k'}, "no key": {0, 0, 0, 0, 0, 0}} {
+		if _, _, ok := NextItem(b); ok {
+			t.Error(name)
+		}
+	}
+	if _, _, ok := NextAnswer([]byte{byte(numStatus)}); ok {
+		t.Error("a status of a later build")
 	}
 }
 

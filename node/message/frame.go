@@ -46,7 +46,7 @@ const (
 )
 
 // MaxFrame is the largest frame, in bytes, of messages whose values have at most maxValue bytes.
-func MaxFrame(maxValue int) int { return maxValue + record.Overhead + maxFixed }
+func MaxFrame(maxValue int) int { return max(maxValue+record.Overhead, maxAnswers+maxItems) + maxFixed }
 
 var (
 	// ErrDamaged reports bytes that are not a frame: the stream they came from cannot be trusted

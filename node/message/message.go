@@ -29,6 +29,9 @@ const (
 	// Flush asks a node to delete every live record it holds, by mutations (flush_all). Key is the
 	// node's id.
 	Flush
+	// ReadMany is a Read of several keys, whatever their partitions: see Items. The partition, epoch
+	// and key of the request itself mean nothing.
+	ReadMany
 )
 
 // TraceLen is the room for trace context: 16 bytes trace id, 8 span id, 1 flags.
@@ -53,6 +56,8 @@ type Request struct {
 	Next record.Ballot
 	// Record is the encoded record of an Accept.
 	Record []byte
+	// Items of a ReadMany, by AppendItem.
+	Items []byte
 	// Op of a Mutate; Op.Key equals Key.
 	Op record.Op
 	// Configuration of a Configure.
@@ -120,6 +125,9 @@ type Reply struct {
 	// Record is the encoded, checked state; empty for a digest or a key never written.
 	Record        []byte
 	Configuration ring.Configuration
+	// Items of a ReadMany, by AppendAnswer, in the order of the request's. Valid like Record; what was
+	// said of Record's buffer holds for both together.
+	Items []byte
 	// Result of a Mutate.
 	Result record.Result
 	// Timing is the replica's own account of the request, for traces.

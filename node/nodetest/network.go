@@ -47,6 +47,9 @@ func topic(call *message.Call) string {
 	if call.Kind == message.Configure {
 		return fmt.Sprint("partition ", call.Partition, " epoch ", call.Request.Configuration.Epoch)
 	}
+	if call.Kind == message.ReadMany {
+		return string(call.Request.Items)
+	}
 	return string(call.Key)
 }
 

@@ -48,7 +48,7 @@ func (x *session) take() *serverCall {
 func (c *serverCall) Done(call *message.Call) {
 	x := c.x
 	call.Reply.Timing.Queue += min(c.queue, ^call.Reply.Timing.Queue)
-	need := len(call.Reply.Record)
+	need := max(len(call.Reply.Record), len(call.Reply.Items))
 	o := &x.out
 	o.mu.Lock()
 	if !o.closed {

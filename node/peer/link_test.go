@@ -233,7 +233,7 @@ func TestBounds(t *testing.T) {
 	}
 	for name, q := range map[string]message.Request{
 		"no key":   {Kind: message.Read},
-		"too long": {Kind: message.Mutate, Key: []byte("k"), Op: record.Op{Value: make([]byte, 10000)}},
+		"too long": {Kind: message.Mutate, Key: []byte("k"), Op: record.Op{Value: make([]byte, 1<<20)}},
 	} {
 		if s := r.ask(q).status(); s != message.Invalid {
 			t.Errorf("%s: %v", name, s)

@@ -75,6 +75,7 @@ type Coordinator struct {
 	sticky   sticky
 	rounds   sync.Pool // of *round
 	reads    sync.Pool // of *readOp
+	manies   sync.Pool // of *manyRead
 	forwards sync.Pool // of *forward
 	latency  atomic.Int64
 	counters Counters
@@ -95,6 +96,7 @@ func New(opts Options) *Coordinator {
 	c.routes.Store(&Routes{})
 	c.rounds.New = func() any { return newRound(c) }
 	c.reads.New = func() any { return newReadOp(c) }
+	c.manies.New = func() any { return &manyRead{c: c} }
 	c.forwards.New = func() any { return new(forward) }
 	c.lanes.init()
 	c.sticky.init(opts.StickyKeys)

@@ -11,13 +11,14 @@ import (
 )
 
 // readOp is one quorum read: the value from one replica, ballots from the others. It decides on
-// whatever goroutine brings the deciding reply; what needs more than that (the replies differ) is
+// whatever goroutine brings the deciding answer; what needs more than that (the replies differ) is
 // left to the session's goroutine.
 type readOp struct {
 	c       *Coordinator
 	pending *atomic.Int32 // of the session's segment
 	wake    chan struct{}
-	calls   []message.Call
+	// calls, by member, are made when a member is asked by a message of its own: mostly none is.
+	calls []message.Call
 
 	mu      sync.Mutex
 	p       ring.Partition
@@ -37,6 +38,7 @@ type readOp struct {
 	state   readState
 	corrupt bool
 	stale   bool // a replica goes by another configuration
+	here    bool // readHere is to come; the session's own
 }
 
 type readState uint8
@@ -50,7 +52,8 @@ const (
 
 func newReadOp(c *Coordinator) *readOp { return &readOp{c: c} }
 
-// start asks as many replicas as may be enough. s is the session's flush list.
+// start chooses as many replicas as may be enough. The session asks them: this node's own with
+// readHere, the others together with what its other reads want of them.
 func (o *readOp) start(p ring.Partition, g *Group, key []byte, hash uint64, timeout time.Duration, s *Session) {
 	o.pending, o.wake = &s.pending, s.wake
 	o.p, o.g, o.hash, o.timeout = p, g, hash, timeout
@@ -59,95 +62,117 @@ func (o *readOp) start(p ring.Partition, g *Group, key []byte, hash uint64, time
 	o.equal, o.have, o.corrupt, o.stale, o.valued, o.state = true, false, false, false, -1, reading
 	o.ballot = record.Ballot{}
 	o.value = o.value[:0]
-	if cap(o.calls) < len(g.members) {
-		o.calls = make([]message.Call, len(g.members))
-	}
-	o.calls = o.calls[:len(g.members)]
-	o.refs = 1
-	for {
-		i := o.next(false)
+	o.refs, o.here = 1, false
+	for !g.reads(o.asked) || !g.writes(o.asked) { // nobody else knows of o yet: no lock
+		i, digest := o.book()
 		if i < 0 {
 			break
 		}
-		o.send(i)
-		s.touch(g.members[i].replica, i == g.self)
+		if o.here = o.here || i == g.self && g.members[i].reader != nil; i != g.self || !o.here {
+			s.ask(o, i, digest)
+		}
 	}
 }
 
-// next chooses and books the next member to ask; -1 when none is left or, unless more is wanted,
-// when those asked that have not failed may be enough.
-func (o *readOp) next(more bool) int {
+// book chooses the next member to ask; -1 when none is left. o.mu is held.
+func (o *readOp) book() (i int, digest bool) {
+	i = o.g.pick(o.asked, o.hash>>8)
+	if i < 0 {
+		return i, false
+	}
+	digest = o.have || o.valued >= 0 && o.asked.has(o.valued) && !o.bad.has(o.valued)
+	o.asked |= 1 << i
+	o.refs++
+	if !digest {
+		o.valued = i
+	}
+	return i, digest
+}
+
+// next is book if more is wanted, or if those asked that have not failed cannot be enough.
+func (o *readOp) next(more bool) (i int, digest bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	hopeful := o.asked &^ o.bad
 	if o.state != reading || !more && o.g.reads(hopeful) && o.g.writes(hopeful) {
-		return -1
+		return -1, false
 	}
-	i := o.g.pick(o.asked, o.hash>>8)
-	if i < 0 {
-		return -1
-	}
-	o.asked |= 1 << i
-	o.refs++
-	call := &o.calls[i]
-	call.Index, call.Completion = i, o
-	call.Digest = o.have || o.valued >= 0 && o.asked.has(o.valued) && !o.bad.has(o.valued)
-	if !call.Digest {
-		o.valued = i
-	}
-	return i
+	return o.book()
 }
 
-// send asks member i, without a lock: the answer may come before it returns.
-func (o *readOp) send(i int) {
+// readHere asks this node's own replica, if start chose it.
+func (o *readOp) readHere() {
+	if !o.here {
+		return
+	}
+	// It was chosen first, and so for the value: nobody else writes to o.value, unless this is hedged.
+	g := o.g
+	s, b, enc, known := g.members[g.self].reader.ReadNow(o.value[:0], o.p, g.conf.Epoch, o.hash, o.key)
+	if !known {
+		o.send(g.self, false)
+		return
+	}
+	o.value = enc
+	o.answered(g.self, false, s, b, enc)
+}
+
+// send asks member i by a message of its own, without a lock: the answer may come before it returns.
+func (o *readOp) send(i int, digest bool) {
+	o.mu.Lock()
+	if len(o.calls) < len(o.g.members) {
+		o.calls = make([]message.Call, len(o.g.members))
+	}
 	call := &o.calls[i]
+	o.mu.Unlock()
+	call.Index, call.Completion = i, o
 	q := &call.Request
-	q.Kind, q.Partition, q.Epoch, q.Hash, q.Key, q.Timeout = message.Read, o.p, o.g.conf.Epoch, o.hash, o.key, o.timeout
+	q.Kind, q.Digest, q.Partition, q.Epoch, q.Hash, q.Key, q.Timeout = message.Read, digest, o.p, o.g.conf.Epoch, o.hash, o.key, o.timeout
 	o.g.members[i].replica.Send(call)
 }
 
-// Done takes one reply.
+// Done takes the reply to a message of its own.
 func (o *readOp) Done(call *message.Call) {
+	rep := &call.Reply
+	o.answered(call.Index, call.Digest, rep.Status, rep.Ballot, rep.Record)
+}
+
+// answered takes one answer. It copies what it keeps of enc, the encoded record, which is verified,
+// or o.value itself.
+func (o *readOp) answered(i int, digest bool, s message.Status, b record.Ballot, enc []byte) {
 	o.mu.Lock()
 	if o.state == reading {
-		o.take(call)
+		o.take(i, digest, s, b, enc)
 		o.settle()
 	}
-	retry := o.state == reading && o.bad.has(call.Index)
-	if call.Index != o.g.self {
-		call.Reply.Record = nil // aliases the link's buffer
-	}
+	retry := o.state == reading && o.bad.has(i)
 	o.mu.Unlock()
 	if retry {
-		if more := o.next(false); more >= 0 {
-			o.send(more)
+		if more, digest := o.next(false); more >= 0 {
+			o.send(more, digest)
 			o.g.members[more].replica.Flush()
 		}
 	}
 	o.drop()
 }
 
-func (o *readOp) take(call *message.Call) {
-	bit := mask(1) << call.Index
-	rep := &call.Reply
-	if rep.Status != message.OK {
+func (o *readOp) take(i int, digest bool, s message.Status, b record.Ballot, enc []byte) {
+	bit := mask(1) << i
+	if s != message.OK {
 		o.bad |= bit
-		o.corrupt = o.corrupt || rep.Status == message.Corrupt
-		o.stale = o.stale || rep.Status == message.WrongEpoch
+		o.corrupt = o.corrupt || s == message.Corrupt
+		o.stale = o.stale || s == message.WrongEpoch
 		return
 	}
 	if o.ok == 0 {
-		o.ballot = rep.Ballot
-	} else if o.ballot != rep.Ballot {
+		o.ballot = b
+	} else if o.ballot != b {
 		o.equal = false
 	}
 	o.ok |= bit
-	if !call.Digest {
+	if !digest {
 		o.have = true
-		if call.Index == o.g.self { // the local replica filled a buffer of this op: swap
-			o.value, rep.Record = rep.Record, o.value[:0]
-		} else {
-			o.value = append(o.value[:0], rep.Record...)
+		if len(enc) == 0 || len(o.value) == 0 || &enc[0] != &o.value[0] {
+			o.value = append(o.value[:0], enc...)
 		}
 	}
 }
@@ -187,9 +212,9 @@ func (o *readOp) hedge() {
 		o.valued = -1
 	}
 	o.mu.Unlock()
-	if i := o.next(true); i >= 0 {
+	if i, digest := o.next(true); i >= 0 {
 		o.c.counters.Hedges.Add(1)
-		o.send(i)
+		o.send(i, digest)
 		o.g.members[i].replica.Flush()
 	}
 }

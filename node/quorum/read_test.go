@@ -1,6 +1,7 @@
 package quorum
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -19,6 +20,16 @@ func (r *rig) asked(i int) (reads []string) {
 		w.mu.Lock()
 		for _, q := range w.log {
 			switch {
+			case q.Kind == message.ReadMany:
+				for rest := q.Items; len(rest) > 0; {
+					var it message.Item
+					it, rest, _ = message.NextItem(rest)
+					what := "value of "
+					if it.Digest {
+						what = "digest of "
+					}
+					reads = append(reads, what+string(ids[k]))
+				}
 			case q.Kind == message.Read && q.Digest:
 				reads = append(reads, "digest of "+string(ids[k]))
 			case q.Kind == message.Read:
@@ -265,4 +276,46 @@ func TestReadTellsTheEpoch(t *testing.T) {
 			t.Errorf("nobody was told: %+v %+v", a, b)
 		}
 	})
+}
+
+// What a batch wants of one node goes in one message, up to a limit; a node that fails is replaced, key
+// by key.
+func TestManyGets(t *testing.T) {
+	const n = message.MaxItems + 10
+	for _, at := range []int{0, 3} {
+		for _, status := range []message.Status{deliver, message.Busy, message.Unreachable, message.TimedOut, keep} {
+			bubble(t, func(t *testing.T) {
+				r := newRig(t, 4, majority)
+				ops, res := make([]record.Op, n), make([]record.Result, n)
+				for i := range ops {
+					k := fmt.Appendf(nil, "key%d", i)
+					if i%2 == 0 {
+						r.do(i%3, record.Op{Kind: record.Set, Key: k, Value: k})
+					}
+					ops[i] = record.Op{Kind: record.Get, Key: k}
+				}
+				r.heal(at)
+				r.nodes[at].wires[2].answer(status)
+				s := r.nodes[at].Session()
+				s.Execute(ops, res)
+				for i, got := range res {
+					if i%2 == 0 {
+						r.want(string(ops[i].Key), got, record.Found, string(ops[i].Key))
+					} else {
+						r.want(string(ops[i].Key), got, record.NotFound, "")
+					}
+				}
+				if reads := len(r.asked(at)); status == deliver && reads != 2*n {
+					t.Errorf("%d reads of %d keys", reads, n)
+				}
+				for k, w := range r.nodes[at].wires {
+					if many := w.count(message.ReadMany); status == deliver && many > 2 {
+						t.Errorf("%d messages to %s", many, ids[k])
+					}
+				}
+				r.nodes[at].wires[2].release()
+				s.Close()
+			})
+		}
+	}
 }

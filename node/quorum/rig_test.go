@@ -178,8 +178,10 @@ func (r *rig) route(i int, conf ring.Configuration) {
 	nd := r.nodes[i]
 	nd.SetRoutes(NewRoutes([]ring.Configuration{conf, conf, conf, conf}, r.q, nd.id, func(id ring.NodeID) Replica {
 		for k, other := range r.nodes {
-			if other.id == id {
-				return nd.wires[k]
+			if w := nd.wires[k]; other.id == id && w.local {
+				return localWire{w}
+			} else if other.id == id {
+				return w
 			}
 		}
 		return nil

@@ -73,7 +73,9 @@ func (c *Coordinator) round(p ring.Partition, g *Group, req *message.Request, en
 	if g.self >= 0 {
 		g.members[g.self].replica.Send(&r.calls[g.self])
 	}
-	r.wait(timeout)
+	// The fraction keeps rounds that began together from ending at one instant: a simulation could not
+	// repeat whose turn is first.
+	r.wait(timeout + time.Duration(req.Hash%1000))
 	return r
 }
 

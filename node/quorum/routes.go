@@ -4,6 +4,7 @@ import (
 	"math/bits"
 
 	"kai/node/message"
+	"kai/node/record"
 	"kai/node/ring"
 )
 
@@ -16,6 +17,13 @@ type Replica interface {
 	Flush()
 	// Healthy is a hint: false when the node has not been heard of lately or does not vote.
 	Healthy() bool
+}
+
+// Reader is a Replica that can answer reads from memory, at once: the local one.
+type Reader interface {
+	// ReadNow is message.Read: with the ballot of key, and its record appended to dst. known=false:
+	// only Send can tell.
+	ReadNow(dst []byte, p ring.Partition, epoch uint32, hash uint64, key []byte) (s message.Status, b record.Ballot, enc []byte, known bool)
 }
 
 // Group is the replicas of one partition under one configuration. Immutable.
@@ -31,6 +39,7 @@ type Group struct {
 type member struct {
 	id      ring.NodeID
 	replica Replica
+	reader  Reader // replica, if it can
 }
 
 // mask is a set of members of a group, by index.
@@ -101,7 +110,9 @@ func newGroup(conf ring.Configuration, q ring.Quorum, self ring.NodeID, link fun
 		if id == self {
 			g.self = len(g.members)
 		}
-		g.members = append(g.members, member{id, link(id)})
+		m := member{id: id, replica: link(id)}
+		m.reader, _ = m.replica.(Reader)
+		g.members = append(g.members, m)
 		return 1 << (len(g.members) - 1)
 	}
 	for _, id := range conf.Members {

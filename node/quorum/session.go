@@ -21,6 +21,7 @@ type Session struct {
 	slow    [][]byte   // values of slow reads, alive until the next Execute
 	slots   []slot     // by operation of the segment
 	touched []Replica  // links to flush
+	many    []*manyRead
 }
 
 // slot says what decides an operation of the segment: a read or a mutation.
@@ -144,7 +145,12 @@ func (s *Session) run(ops []record.Op, results []record.Result) {
 		}
 	}
 	c.counters.Gets.Add(uint64(gets))
+	// The network first, so that the peers work while this node does.
+	s.askAll()
 	s.flush()
+	for _, o := range s.reads[firstRead:] {
+		o.readHere()
+	}
 	if s.pending.Add(-1) != 0 {
 		s.wait(deadline, s.reads[firstRead:])
 	}

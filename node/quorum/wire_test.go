@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"kai/node/message"
+	"kai/node/record"
+	"kai/node/ring"
 )
 
 // wire is a node's way to a replica. Like a link it answers within a call's timeout, and spoils a
@@ -84,7 +86,7 @@ func (w *wire) Send(call *message.Call) {
 	if !w.quiet {
 		w.mu.Lock()
 		q := call.Request
-		q.Key, q.Record = slices.Clone(q.Key), slices.Clone(q.Record)
+		q.Key, q.Record, q.Items = slices.Clone(q.Key), slices.Clone(q.Record), slices.Clone(q.Items)
 		w.log = append(w.log, q)
 		hook := w.hook
 		w.mu.Unlock()
@@ -104,6 +106,32 @@ func (w *wire) Send(call *message.Call) {
 	default:
 		answer(call, action)
 	}
+}
+
+// localWire is a node's way to its own replica, which can be asked directly.
+type localWire struct{ *wire }
+
+// ReadNow implements Reader.
+func (w localWire) ReadNow(dst []byte, p ring.Partition, epoch uint32, hash uint64, key []byte) (message.Status, record.Ballot, []byte, bool) {
+	if !w.quiet {
+		q := message.Request{Kind: message.Read, Partition: p, Epoch: epoch, Hash: hash, Key: slices.Clone(key)}
+		w.mu.Lock()
+		hook := w.hook
+		w.mu.Unlock()
+		if hook != nil {
+			switch action := hook(&message.Call{Request: q}); action {
+			case deliver:
+			case keep, mute:
+				return 0, record.Ballot{}, dst, false // Send does it
+			default:
+				return action, record.Ballot{}, dst, true
+			}
+		}
+		w.mu.Lock()
+		w.log = append(w.log, q)
+		w.mu.Unlock()
+	}
+	return w.to.replica.ReadNow(dst, p, epoch, hash, key)
 }
 
 func answer(call *message.Call, s message.Status) {
@@ -138,7 +166,7 @@ func (r *relay) Done(*message.Call) {
 	rep := r.call.Reply
 	r.back.Reply = rep
 	r.back.Completion.Done(r.back)
-	for _, b := range [][]byte{rep.Record, rep.Result.Value} {
+	for _, b := range [][]byte{rep.Record, rep.Items, rep.Result.Value} {
 		for i := range b {
 			b[i] = 0xff
 		}
@@ -156,7 +184,7 @@ type holding struct {
 
 func (w *wire) hold(call *message.Call) {
 	// What the sender owns is only good until Send returns.
-	call.Key, call.Request.Record = slices.Clone(call.Key), slices.Clone(call.Request.Record)
+	call.Key, call.Request.Record, call.Request.Items = slices.Clone(call.Key), slices.Clone(call.Request.Record), slices.Clone(call.Request.Items)
 	call.Request.Op.Key, call.Request.Op.Value = call.Key, slices.Clone(call.Request.Op.Value)
 	h := &holding{call: call}
 	h.timer = time.AfterFunc(call.Timeout, func() { h.once.Do(func() { answer(call, message.TimedOut) }) })

@@ -23,6 +23,7 @@ type diskQueue struct {
 func (r *Replica) aside(call *message.Call) {
 	call.Key = slices.Clone(call.Key)
 	call.Request.Record = slices.Clone(call.Request.Record)
+	call.Request.Items = slices.Clone(call.Request.Items)
 	d := &r.disk
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -36,7 +37,7 @@ func (r *Replica) aside(call *message.Call) {
 
 func (r *Replica) readDisk(call *message.Call) {
 	for call != nil {
-		if call.Kind != message.Read {
+		if call.Kind == message.Prepare || call.Kind == message.Accept {
 			// Into memory first, so that the stripe's lock is not held while the disk works. Whatever
 			// goes wrong here does so again where it is answered.
 			_, _, _ = r.opts.Storage.Get(nil, call.Partition, call.Hash, call.Key)

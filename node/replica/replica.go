@@ -136,6 +136,8 @@ func (r *Replica) send(call *message.Call, patient bool) {
 	case message.Read:
 		r.counters.Reads.Add(once)
 		r.read(call, patient)
+	case message.ReadMany:
+		r.readMany(call, patient)
 	case message.Prepare:
 		r.counters.Prepares.Add(once)
 		r.prepare(call, patient)
@@ -153,33 +155,51 @@ func (r *Replica) send(call *message.Call, patient bool) {
 // admit checks what comes before the register's own rules; on false the reply is filled.
 func (r *Replica) admit(call *message.Call) bool {
 	call.Reply = message.Reply{Status: message.OK, Record: call.Reply.Record[:0]}
-	if !r.voting.Load() {
-		call.Reply.Status = message.NotVoting
-		return false
+	if call.Kind == message.Configure || call.Kind == message.ReadMany {
+		switch {
+		case !r.voting.Load():
+			call.Reply.Status = message.NotVoting
+		case int(call.Partition) >= len(r.promises):
+			call.Reply.Status = message.Invalid
+		}
+		return call.Reply.Status == message.OK
 	}
-	if int(call.Partition) >= len(r.promises) || len(call.Key) > record.MaxKey {
-		call.Reply.Status = message.Invalid
-		return false
-	}
-	if call.Kind == message.Configure || call.Epoch != 0 && call.Epoch == r.serves[call.Partition].Load() {
+	switch s := r.serve(call.Partition, call.Epoch, len(call.Key)); s {
+	case message.OK:
 		return true
+	case message.WrongEpoch:
+		call.Reply = message.Reply{Status: s, Configuration: r.opts.Configurations.Configuration(call.Partition)}
+	default:
+		call.Reply.Status = s
+	}
+	return false
+}
+
+// serve says OK if this replica takes requests of that epoch for partition p.
+func (r *Replica) serve(p ring.Partition, epoch uint32, key int) message.Status {
+	if !r.voting.Load() {
+		return message.NotVoting
+	}
+	if int(p) >= len(r.promises) || key > record.MaxKey {
+		return message.Invalid
+	}
+	if epoch != 0 && epoch == r.serves[p].Load() {
+		return message.OK
 	}
 	r.confMu.Lock()
-	conf := r.opts.Configurations.Configuration(call.Partition)
+	conf := r.opts.Configurations.Configuration(p)
 	if conf.Has(r.opts.Self) {
-		r.serves[call.Partition].Store(conf.Epoch)
+		r.serves[p].Store(conf.Epoch)
 	}
 	r.confMu.Unlock()
-	if call.Epoch != conf.Epoch {
+	if epoch != conf.Epoch {
 		r.counters.WrongEpochs.Add(1)
-		call.Reply = message.Reply{Status: message.WrongEpoch, Configuration: conf}
-		return false
+		return message.WrongEpoch
 	}
 	if !conf.Has(r.opts.Self) {
-		call.Reply.Status = message.NotReplica
-		return false
+		return message.NotReplica
 	}
-	return true
+	return message.OK
 }
 
 // read answers with the durable state; it neither waits for nor looks at staged writes.
@@ -192,7 +212,7 @@ func (r *Replica) read(call *message.Call, patient bool) {
 			return
 		}
 	}
-	enc, found, known, err := r.load(call.Partition, call.Hash, call.Key, call.Reply.Record, patient)
+	enc, found, known, err := r.load(call.Partition, call.Hash, call.Key, call.Reply.Record[:0], patient)
 	switch {
 	case !known && call.InMemory:
 		call.Reply.Status = message.Busy
@@ -210,32 +230,108 @@ func (r *Replica) read(call *message.Call, patient bool) {
 	call.Completion.Done(call)
 }
 
-// load looks into memory, and onto the disk if patient; known=false: only the disk can tell.
-func (r *Replica) load(p ring.Partition, hash uint64, key, buf []byte, patient bool) (enc []byte, found, known bool, err error) {
-	enc, found, known, err = r.opts.Storage.Peek(buf[:0], p, hash, key)
+// ReadNow is a Read that is answered from memory: with the ballot, and with the record appended to
+// dst; known=false: only Send can tell. It does not block.
+func (r *Replica) ReadNow(dst []byte, p ring.Partition, epoch uint32, hash uint64, key []byte) (s message.Status, b record.Ballot, enc []byte, known bool) {
+	if s = r.serve(p, epoch, len(key)); s != message.OK {
+		return s, b, dst, true
+	}
+	enc, found, known, err := r.opts.Storage.Peek(dst, p, hash, key)
+	if err != nil || !known {
+		return s, b, dst, false // errors are Send's to deal with
+	}
+	r.counters.Reads.Add(1)
+	if found {
+		b = record.PeekBallot(enc[len(dst):])
+	}
+	return s, b, enc, true
+}
+
+// readMany answers each item as read would.
+func (r *Replica) readMany(call *message.Call, patient bool) {
+	answers := call.Reply.Record[:0]
+	reads := uint64(0)
+	for rest := call.Request.Items; len(rest) > 0; reads++ {
+		it, next, ok := message.NextItem(rest)
+		if !ok {
+			call.Reply.Status = message.Invalid
+			call.Completion.Done(call)
+			return
+		}
+		rest = next
+		var known bool
+		if answers, known = r.answer(answers, &it, patient); !known {
+			r.aside(call)
+			return
+		}
+	}
+	r.counters.Reads.Add(reads)
+	call.Reply.Items, call.Reply.Record = answers, answers[:0]
+	call.Completion.Done(call)
+}
+
+// answer appends the answer to one item; known=false: that takes the disk, and this goroutine is not
+// patient.
+func (r *Replica) answer(dst []byte, it *message.Item, patient bool) (answers []byte, known bool) {
+	at := len(dst)
+	dst = message.BeginAnswer(dst)
+	hash := ring.Hash(it.Key)
+	p := ring.PartitionOf(hash, len(r.promises))
+	if s := r.serve(p, it.Epoch, len(it.Key)); s != message.OK {
+		return message.EndAnswer(dst, at, s, record.Ballot{}), true
+	}
+	if it.Digest {
+		if b, _, known := r.opts.Storage.PeekBallot(p, hash, it.Key); known {
+			return message.EndAnswer(dst, at, message.OK, b), true
+		}
+	}
+	// Peek and Get append, and answer what they appended.
+	enc, found, known, err := r.load(p, hash, it.Key, dst, patient)
+	switch {
+	case !known:
+		return dst[:at], false
+	case err != nil:
+		return message.EndAnswer(dst, at, r.fault(p, err), record.Ballot{}), true
+	case !found:
+		return message.EndAnswer(dst, at, message.OK, record.Ballot{}), true
+	}
+	b := record.PeekBallot(enc[len(dst):])
+	if it.Digest {
+		enc = enc[:len(dst)]
+	}
+	return message.EndAnswer(enc, at, message.OK, b), true
+}
+
+// load appends to dst what memory has, and the disk if patient; known=false: only the disk can tell.
+func (r *Replica) load(p ring.Partition, hash uint64, key, dst []byte, patient bool) (enc []byte, found, known bool, err error) {
+	enc, found, known, err = r.opts.Storage.Peek(dst, p, hash, key)
 	if known || err != nil || !patient {
 		return enc, found, known || err != nil, err
 	}
 	r.counters.DiskReads.Add(1)
-	enc, found, err = r.opts.Storage.Get(buf[:0], p, hash, key)
+	enc, found, err = r.opts.Storage.Get(dst, p, hash, key)
 	return enc, found, true, err
 }
 
 // refuse turns a store error into a status.
 func (r *Replica) refuse(call *message.Call, err error) {
 	call.Reply.Record = call.Reply.Record[:0]
+	call.Reply.Status = r.fault(call.Partition, err)
+}
+
+// fault is the status for a store error, and what follows from it.
+func (r *Replica) fault(p ring.Partition, err error) message.Status {
 	switch {
 	case isCorrupt(err):
 		r.counters.Corrupt.Add(1)
-		r.opts.Logger.Error("corrupt record", "partition", call.Partition, "error", err)
-		call.Reply.Status = message.Corrupt
+		r.opts.Logger.Error("corrupt record", "partition", p, "error", err)
+		return message.Corrupt
 	case r.opts.Refused(err):
-		call.Reply.Status = message.Busy
-	default:
-		// The write may or may not be on disk, and the store takes no more: whatever this replica
-		// would say from now on could be forgotten, so it says nothing.
-		r.voting.Store(false)
-		r.opts.Logger.Error("store failed, this node stops voting; restart it when the disk is well", "error", err)
-		call.Reply.Status = message.TimedOut
+		return message.Busy
 	}
+	// The write may or may not be on disk, and the store takes no more: whatever this replica would
+	// say from now on could be forgotten, so it says nothing.
+	r.voting.Store(false)
+	r.opts.Logger.Error("store failed, this node stops voting; restart it when the disk is well", "error", err)
+	return message.TimedOut
 }

@@ -183,25 +183,24 @@ type asked struct {
 // Done implements message.Completion; the reply's slices are good only now.
 func (a *asked) Done(c *message.Call) {
 	a.answers++
-	a.Reply.Record = bytes.Clone(c.Reply.Record)
+	a.Reply.Record, a.Reply.Items = bytes.Clone(c.Reply.Record), bytes.Clone(c.Reply.Items)
 }
 
 // ask sends q with what all requests here share; the request's slices are spoilt afterwards, as a
 // link's buffer would be.
 func (r *rig) ask(q message.Request) *asked {
-	if q.Key == nil {
+	if q.Key == nil && q.Kind != message.ReadMany {
 		q.Key = key
 	}
 	if q.Epoch == 0 {
 		q.Epoch = 1
 	}
-	q.Key, q.Record = bytes.Clone(q.Key), bytes.Clone(q.Record)
+	q.Key, q.Record, q.Items = bytes.Clone(q.Key), bytes.Clone(q.Record), bytes.Clone(q.Items)
 	q.Hash = ring.Hash(q.Key)
 	a := &asked{Call: message.Call{Request: q}}
 	a.Completion = a
-	k, rec := q.Key, q.Record
 	r.Send(&a.Call)
-	for _, b := range [][]byte{k, rec} {
+	for _, b := range [][]byte{q.Key, q.Record, q.Items} {
 		for i := range b {
 			b[i] = 0xff
 		}

@@ -67,7 +67,7 @@ func (r *Replica) prepare(call *message.Call, patient bool) {
 		call.Completion.Done(call)
 		return
 	}
-	enc, found, known, err := r.load(call.Partition, call.Hash, call.Key, call.Reply.Record, patient)
+	enc, found, known, err := r.load(call.Partition, call.Hash, call.Key, call.Reply.Record[:0], patient)
 	if !known {
 		st.mu.Unlock()
 		r.aside(call)

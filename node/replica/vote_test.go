@@ -1,10 +1,13 @@
 package replica
 
 import (
+	"bytes"
+	"fmt"
 	"testing"
 
 	"kai/node/message"
 	"kai/node/record"
+	"kai/node/ring"
 )
 
 // CONSISTENCY, "The register": B < promised(k) or B ≤ acc(k) → NACK{max}; else ACK{acc, state}.
@@ -164,4 +167,85 @@ func TestAcceptWithoutABallotIsInvalid(t *testing.T) {
 	r := newRig(t, newDisk())
 	r.want("zero", r.accept(record.Ballot{}, record.Ballot{}, "v"), message.Invalid, record.Ballot{}, nil)
 	r.want("read", r.read(), message.OK, record.Ballot{}, nil)
+}
+
+// A ReadMany answers each key as a Read would, and one that takes the disk comes whole, later.
+func TestReadMany(t *testing.T) {
+	for _, cold := range []bool{false, true} {
+		r := newRig(t, newDisk())
+		r.accept(ballot(3), record.Ballot{}, "v")
+		r.disk.cold = cold
+		var items []byte
+		for _, it := range []message.Item{
+			{Epoch: 1, Key: key}, {Epoch: 1, Key: key, Digest: true}, {Epoch: 1, Key: []byte("absent")},
+			{Epoch: 2, Key: key}, {Epoch: 1, Key: bytes.Repeat([]byte("k"), record.MaxKey)},
+		} {
+			items = message.AppendItem(items, it)
+		}
+		want := []message.Answer{
+			{Status: message.OK, Ballot: ballot(3), Record: encoded(ballot(3), "v")}, {Status: message.OK, Ballot: ballot(3)},
+			{Status: message.OK}, {Status: message.WrongEpoch}, {Status: message.OK},
+		}
+		check := func(what string, want []message.Answer) {
+			t.Helper()
+			a := r.ask(message.Request{Kind: message.ReadMany, Items: items})
+			if a.answers != 1 || a.Reply.Status != message.OK {
+				t.Fatalf("%s: %d answers, %v", what, a.answers, a.Reply.Status)
+			}
+			rest := a.Reply.Items
+			for i, w := range want {
+				var got message.Answer
+				var ok bool
+				if got, rest, ok = message.NextAnswer(rest); !ok || got.Status != w.Status || got.Ballot != w.Ballot || !bytes.Equal(got.Record, w.Record) {
+					t.Errorf("%s: answer %d: %+v, want %+v", what, i, got, w)
+				}
+			}
+			if len(rest) != 0 {
+				t.Errorf("%s: %d bytes too many", what, len(rest))
+			}
+		}
+		reads := r.Counters().Reads.Load()
+		check(fmt.Sprintf("cold=%v", cold), want)
+		if n := r.Counters().Reads.Load() - reads; n != 5 {
+			t.Errorf("%d reads counted", n)
+		}
+		r.disk.broken = record.ErrCorrupt
+		corrupt := message.Answer{Status: message.Corrupt}
+		check("corrupt", []message.Answer{corrupt, corrupt, corrupt, {Status: message.WrongEpoch}, corrupt})
+		r.disk.broken = nil
+		whole := items
+		items = items[:len(items)-1]
+		if a := r.ask(message.Request{Kind: message.ReadMany, Items: items}); a.Reply.Status != message.Invalid {
+			t.Errorf("cut short: %v", a.Reply.Status)
+		}
+		items = whole
+		r.SetVoting(false)
+		if a := r.ask(message.Request{Kind: message.ReadMany, Items: items}); a.Reply.Status != message.NotVoting {
+			t.Errorf("without a vote: %v", a.Reply.Status)
+		}
+	}
+}
+
+// ReadNow is a Read from memory.
+func TestReadNow(t *testing.T) {
+	r := newRig(t, newDisk())
+	r.accept(ballot(3), record.Ballot{}, "v")
+	now := func(epoch uint32) (message.Status, record.Ballot, string, bool) {
+		s, b, enc, known := r.ReadNow([]byte("before"), 0, epoch, ring.Hash(key), key)
+		return s, b, string(enc), known
+	}
+	if s, b, enc, known := now(1); s != message.OK || b != ballot(3) || enc != "before"+string(encoded(ballot(3), "v")) || !known {
+		t.Errorf("%v %v %q %v", s, b, enc, known)
+	}
+	if s, _, enc, known := now(2); s != message.WrongEpoch || enc != "before" || !known {
+		t.Errorf("%v %q %v", s, enc, known)
+	}
+	r.disk.broken = record.ErrCorrupt
+	if _, _, enc, known := now(1); enc != "before" || known {
+		t.Errorf("corrupt: %q %v", enc, known)
+	}
+	r.disk.broken, r.disk.cold = nil, true
+	if _, _, enc, known := now(1); enc != "before" || known {
+		t.Errorf("cold: %q %v", enc, known)
+	}
 }

@@ -1,0 +1,81 @@
+package quorum
+
+import (
+	"kai/node/message"
+	"kai/node/record"
+)
+
+// manyRead is one message that asks one node for what the reads of a segment want of it.
+type manyRead struct {
+	c       *Coordinator
+	replica Replica
+	call    message.Call
+	items   []byte
+	asks    []ask
+}
+
+// ask is one read's part of it.
+type ask struct {
+	o      *readOp
+	member int // whose answer it is, in o's group
+	digest bool
+}
+
+// ask has member i of o's group asked, together with what else the segment wants of that node.
+func (s *Session) ask(o *readOp, i int, digest bool) {
+	r := o.g.members[i].replica
+	var m *manyRead
+	for _, have := range s.many {
+		if have.replica == r && len(have.asks) < message.MaxItems {
+			m = have
+		}
+	}
+	if m == nil {
+		m = s.c.manies.Get().(*manyRead)
+		m.replica = r
+		s.many = append(s.many, m)
+	}
+	m.items = message.AppendItem(m.items, message.Item{Epoch: o.g.conf.Epoch, Digest: digest, Key: o.key})
+	m.asks = append(m.asks, ask{o, i, digest})
+}
+
+// askAll sends what ask gathered.
+func (s *Session) askAll() {
+	for i, m := range s.many {
+		s.many[i] = nil
+		r := m.replica
+		m.send() // m is not ours any more
+		r.Flush()
+	}
+	s.many = s.many[:0]
+}
+
+func (m *manyRead) send() {
+	q := &m.call.Request
+	q.Kind, q.Items, q.Timeout = message.ReadMany, m.items, m.asks[0].o.timeout
+	m.call.Completion = m
+	m.replica.Send(&m.call)
+}
+
+// Done hands out the answers.
+func (m *manyRead) Done(call *message.Call) {
+	rest, s := call.Reply.Items, call.Reply.Status
+	for i := range m.asks {
+		x := &m.asks[i]
+		a, ok := message.Answer{Status: s}, true
+		if s == message.OK {
+			if a, rest, ok = message.NextAnswer(rest); !ok {
+				s = message.TimedOut // not understood
+				a = message.Answer{Status: s}
+			}
+		}
+		if len(a.Record) > 0 && record.Check(x.o.key, a.Record) != nil {
+			a = message.Answer{Status: message.Corrupt}
+		}
+		x.o.answered(x.member, x.digest, a.Status, a.Ballot, a.Record)
+	}
+	clear(m.asks)
+	m.asks, m.items, m.replica = m.asks[:0], m.items[:0], nil
+	m.call.Reply = message.Reply{}
+	m.c.manies.Put(m)
+}
