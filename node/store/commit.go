@@ -121,7 +121,10 @@ func (b *batch) fillMark(pos position) {
 
 // syncWritten makes all that is written durable.
 func (s *Store) syncWritten() error {
-	if s.durable == s.written || s.aborted() {
+	if s.aborted() {
+		return ErrClosed // not durable, so nothing may be written that relies on it
+	}
+	if s.durable == s.written {
 		return nil
 	}
 	if err := s.failed(); err != nil {
@@ -166,7 +169,6 @@ func (s *Store) publish(b *batch) {
 		sh := s.shard(e.hash)
 		sh.mu.Lock()
 		sh.setDirty(s.window, &e, it.ref)
-		sh.cache.forget(e.hash) // what is cached is never older than the overlay
 		sh.mu.Unlock()
 		if s.aborted() {
 			return
