@@ -121,10 +121,7 @@ func (s *Store) drop(chunks []*chunk, bytes int64) {
 			sh := s.shard(e.hash)
 			sh.mu.Lock()
 			if _, newest := sh.newest(s.window, &e); newest == r {
-				sh.clearDirty(s.window, &e)
-				if e.kind == kindRecord {
-					sh.cache.put(&e, true)
-				}
+				sh.settle(s.window, &e)
 			}
 			sh.mu.Unlock()
 		})
@@ -136,6 +133,7 @@ func (s *Store) drop(chunks []*chunk, bytes int64) {
 	s.liveMu.Unlock()
 	for _, c := range chunks {
 		s.window.slot(c.id).Store(nil)
+		c.release()
 	}
 	signal(s.roomWake)
 	if err := s.segments.release(s.disk, end.segment); err != nil && !s.aborted() {

@@ -12,12 +12,37 @@ func cacheEntry(key string, value []byte) *entry {
 	return &entry{kind: kindRecord, p: p, hash: h, key: []byte(key), value: value}
 }
 
+// alone is a cache with an index of its own.
+type alone struct {
+	cache
+	index index[where]
+}
+
+func newAlone(size int64) *alone {
+	c := &alone{}
+	c.init(&c.index, newArena(0), size)
+	return c
+}
+
+func (c *alone) get(want *entry) (value []byte, found, known bool) {
+	at, ok := c.index.get(want.hash)
+	if !ok {
+		return nil, false, false
+	}
+	return c.at(at, want)
+}
+
+func (c *alone) put(e *entry, present bool) {
+	if !c.cache.put(e, present) {
+		c.index.drop(e.hash)
+	}
+}
+
 // Whatever the cache says is what it was told last; and it stays within its bounds.
 func TestCacheAgainstAMap(t *testing.T) {
 	for _, size := range []int64{0, 1 << 10, 4 << 10, 64 << 10, 1 << 20} {
 		rng := rand.New(rand.NewPCG(uint64(size), 1))
-		var c cache
-		c.init(size)
+		c := newAlone(size)
 		told := map[string][]byte{}
 		hits := 0
 		for range 20000 {
@@ -53,8 +78,7 @@ func TestCacheAgainstAMap(t *testing.T) {
 
 // What is read stays longer than what is not.
 func TestCacheSecondChance(t *testing.T) {
-	var c cache
-	c.init(16 << 10)
+	c := newAlone(16 << 10)
 	c.put(cacheEntry("hot", make([]byte, 100)), true)
 	for i := range 1000 {
 		c.put(cacheEntry(fmt.Sprint(i), make([]byte, 100)), true)
@@ -104,7 +128,7 @@ func TestCacheDoesNotGoBack(t *testing.T) {
 				sh := s.shard(cacheEntry("key", nil).hash)
 				sh.mu.Lock()
 				if sh.cache.block != 0 {
-					sh.cache.index.drop(cacheEntry("key", nil).hash)
+					sh.index.drop(cacheEntry("key", nil).hash)
 				}
 				sh.mu.Unlock()
 			}

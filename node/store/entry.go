@@ -48,15 +48,16 @@ func entrySize(key, value int) int { return (entryHeaderLen + key + value + 7) &
 
 func (e *entry) size() int { return entrySize(len(e.key), len(e.value)) }
 
-// put encodes e into buf, which is zero and has e.size() bytes.
+// put encodes e into buf, which has e.size() bytes.
 func (e *entry) put(buf []byte, seed uint32, off uint32) {
 	binary.LittleEndian.PutUint32(buf[4:], uint32(len(e.value)))
 	binary.LittleEndian.PutUint32(buf[8:], off)
 	binary.LittleEndian.PutUint32(buf[12:], uint32(e.p))
 	binary.LittleEndian.PutUint64(buf[16:], e.hash)
-	buf[24], buf[25] = byte(e.kind), byte(len(e.key))
+	buf[24], buf[25], buf[26], buf[27] = byte(e.kind), byte(len(e.key)), 0, 0
 	copy(buf[entryHeaderLen:], e.key)
 	end := entryHeaderLen + len(e.key) + copy(buf[entryHeaderLen+len(e.key):], e.value)
+	clear(buf[end:])
 	binary.LittleEndian.PutUint32(buf, crc32.Update(seed, castagnoli, buf[4:end]))
 }
 

@@ -58,7 +58,7 @@ func (s *Store) keep(want *entry, value []byte, found, good bool, seq uint64) bo
 	if good && want.kind == kindRecord {
 		e := *want
 		e.value = value
-		sh.cache.put(&e, found)
+		sh.keep(&e, found)
 	}
 	return true
 }

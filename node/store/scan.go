@@ -16,7 +16,8 @@ import (
 func (s *Store) Scan(p ring.Partition, fn func(key, enc []byte) error) error {
 	// Overlay first, table second: what moves from the one to the other in between is seen twice,
 	// not missed. Which of the two is newer does not matter: both were current during the scan.
-	fresh := s.overlayOf(p)
+	fresh, release := s.overlayOf(p)
+	defer release()
 	from := appendTableKey(nil, p, nil)
 	to := appendTableKey(nil, p+1, nil)
 	if p+1 == 0 {
@@ -48,12 +49,14 @@ func (s *Store) Scan(p ring.Partition, fn func(key, enc []byte) error) error {
 }
 
 // overlayOf returns the newest entries of p's records in the overlay, in the order of keys. They
-// alias chunks, which stay as they are for as long as anyone looks at them.
-func (s *Store) overlayOf(p ring.Partition) []Row {
+// alias chunks, and are good until release.
+func (s *Store) overlayOf(p ring.Partition) (rows []Row, release func()) {
 	s.liveMu.Lock()
 	chunks := slices.Clone(s.live)
+	for _, c := range chunks {
+		c.hold()
+	}
 	s.liveMu.Unlock()
-	var rows []Row
 	for _, c := range chunks {
 		c.each(func(e entry, _ ref) {
 			if e.kind == kindRecord && e.p == p {
@@ -64,5 +67,10 @@ func (s *Store) overlayOf(p ring.Partition) []Row {
 	// Of one key, the newest comes first and stays.
 	slices.Reverse(rows)
 	slices.SortStableFunc(rows, func(a, b Row) int { return bytes.Compare(a.Key, b.Key) })
-	return slices.CompactFunc(rows, func(a, b Row) bool { return bytes.Equal(a.Key, b.Key) })
+	rows = slices.CompactFunc(rows, func(a, b Row) bool { return bytes.Equal(a.Key, b.Key) })
+	return rows, func() {
+		for _, c := range chunks {
+			c.release()
+		}
+	}
 }

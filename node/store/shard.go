@@ -19,21 +19,28 @@ type shard struct {
 	// it in the cache only if seq is what it was before he looked: else the value may be older than
 	// one that has come and, meanwhile, gone into the table.
 	seq uint64
-	// dirty is the index of the overlay: hash to the newest entry that is not yet in the table.
-	dirty index[ref]
-	// twins holds keys whose hash another key has in dirty. xxhash is no match for someone who
-	// wants collisions, so they must cost speed at most.
+	// index has, for a hash, the place of what is newest in memory: an entry of the overlay, or what
+	// is cached of the table.
+	index index[where]
+	// twins holds keys of the overlay whose hash another key of it has in index. xxhash is no match
+	// for someone who wants collisions, so they must cost speed at most.
 	twins map[string]ref
 	cache cache
 
 	hits, misses int64
 }
 
-func newShards(cacheBytes int64) []shard {
+// where is a ref with inOverlay set, or a place in the cache.
+type where uint64
+
+const inOverlay where = 1 << 63 // chunk ids run out long before
+
+func newShards(cacheBytes int64, memory *arena) []shard {
 	shards := make([]shard, numShards)
 	for i := range shards {
-		shards[i].twins = map[string]ref{}
-		shards[i].cache.init(cacheBytes / numShards)
+		sh := &shards[i]
+		sh.twins = map[string]ref{}
+		sh.cache.init(&sh.index, memory, cacheBytes/numShards)
 	}
 	return shards
 }
@@ -49,9 +56,16 @@ func (e *entry) is(o *entry) bool {
 const noRef = ^ref(0)
 
 // newest returns the newest entry of want's key in the overlay and its ref, or noRef. The caller
-// holds mu; the entry's slices stay valid.
+// holds mu; the entry's slices stay valid as long as that, or as the chunk is held.
 func (sh *shard) newest(w window, want *entry) (entry, ref) {
-	if r, ok := sh.dirty.get(want.hash); ok {
+	at, ok := sh.index.get(want.hash)
+	return sh.newestAt(w, want, at, ok)
+}
+
+// newestAt is newest for who has looked into the index.
+func (sh *shard) newestAt(w window, want *entry, at where, ok bool) (entry, ref) {
+	if ok && at&inOverlay != 0 {
+		r := ref(at &^ inOverlay)
 		if e := w.at(r); e.is(want) {
 			return e, r
 		}
@@ -64,7 +78,8 @@ func (sh *shard) newest(w window, want *entry) (entry, ref) {
 	return entry{}, noRef
 }
 
-// setDirty makes r, which is e's, the newest of its key. The caller holds mu.
+// setDirty makes r, which is e's, the newest of its key, in the place of what is cached. The caller
+// holds mu.
 func (sh *shard) setDirty(w window, e *entry, r ref) {
 	sh.seq++
 	if len(sh.twins) > 0 {
@@ -73,24 +88,38 @@ func (sh *shard) setDirty(w window, e *entry, r ref) {
 			return
 		}
 	}
-	if have, ok := sh.dirty.get(e.hash); ok {
-		if old := w.at(have); !old.is(e) {
+	if have, ok := sh.index.get(e.hash); ok && have&inOverlay != 0 {
+		if old := w.at(ref(have &^ inOverlay)); !old.is(e) {
 			sh.twins[string(e.tableKey(nil))] = r
 			return
 		}
 	}
-	sh.dirty.put(e.hash, r)
+	sh.index.put(e.hash, where(r)|inOverlay)
 }
 
-// clearDirty forgets e's key, which is in the table. The caller holds mu.
-func (sh *shard) clearDirty(w window, e *entry) {
-	if r, ok := sh.dirty.get(e.hash); ok {
-		if have := w.at(r); have.is(e) {
-			sh.dirty.drop(e.hash)
+// settle takes e, which is the newest of its key and in the table by now, out of the overlay and
+// into the cache. The caller holds mu.
+func (sh *shard) settle(w window, e *entry) {
+	if at, ok := sh.index.get(e.hash); ok && at&inOverlay != 0 {
+		if have := w.at(ref(at &^ inOverlay)); have.is(e) {
+			if e.kind != kindRecord || !sh.cache.put(e, true) {
+				sh.index.drop(e.hash)
+			}
 			return
 		}
 	}
 	delete(sh.twins, string(e.tableKey(nil)))
+}
+
+// keep puts what the table says of e into the cache. The caller holds mu.
+func (sh *shard) keep(e *entry, present bool) {
+	at, ok := sh.index.get(e.hash)
+	if ok && at&inOverlay != 0 {
+		return // another key's
+	}
+	if !sh.cache.put(e, present) && ok {
+		sh.index.drop(e.hash)
+	}
 }
 
 // lookup is what memory knows of a key.
@@ -99,24 +128,37 @@ type lookup struct {
 	seq          uint64
 }
 
+// copyLocked is the longest value of the overlay that is copied under the shard's lock; a longer one
+// is worth a reference to its chunk.
+const copyLocked = 4 << 10
+
 // peek appends what memory has of want's key to dst.
 func (s *Store) peek(dst []byte, want *entry) ([]byte, lookup) {
 	sh := s.shard(want.hash)
 	sh.mu.Lock()
-	// What is cached is in the table, so that most reads need one look-up: see publish.
-	if value, present, known := sh.cache.get(want); known {
-		dst = append(dst, value...)
-		l := lookup{present, true, sh.seq}
-		sh.hits++
-		sh.mu.Unlock()
-		return dst, l
+	at, ok := sh.index.get(want.hash)
+	if ok && at&inOverlay == 0 {
+		if value, present, known := sh.cache.at(at, want); known {
+			dst = append(dst, value...)
+			l := lookup{present, true, sh.seq}
+			sh.hits++
+			sh.mu.Unlock()
+			return dst, l
+		}
 	}
-	if e, r := sh.newest(s.window, want); r != noRef {
-		seq := sh.seq
+	if e, r := sh.newestAt(s.window, want, at, ok); r != noRef {
+		l := lookup{true, true, sh.seq}
 		sh.hits++
+		if len(e.value) <= copyLocked {
+			dst = append(dst, e.value...)
+			sh.mu.Unlock()
+			return dst, l
+		}
+		c := s.window.slot(r.chunk()).Load().hold()
 		sh.mu.Unlock()
-		// Chunks are never written again, nor reused: no need to copy under the lock.
-		return append(dst, e.value...), lookup{true, true, seq}
+		dst = append(dst, e.value...)
+		c.release()
+		return dst, l
 	}
 	l := lookup{seq: sh.seq}
 	sh.misses++
@@ -138,14 +180,15 @@ func (s *Store) PeekBallot(p ring.Partition, hash uint64, key []byte) (b record.
 	sh := s.shard(hash)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	value, found, known := sh.cache.get(&want)
-	if found {
-		return record.PeekBallot(value), true, true
+	at, ok := sh.index.get(hash)
+	if ok && at&inOverlay == 0 {
+		if value, found, known := sh.cache.at(at, &want); found {
+			return record.PeekBallot(value), true, true
+		} else if known {
+			return record.Ballot{}, false, true
+		}
 	}
-	if known {
-		return record.Ballot{}, false, true
-	}
-	if e, r := sh.newest(s.window, &want); r != noRef {
+	if e, r := sh.newestAt(s.window, &want, at, ok); r != noRef {
 		return record.PeekBallot(e.value), true, true
 	}
 	return record.Ballot{}, false, false

@@ -51,6 +51,7 @@ type Store struct {
 	owned  []interface{ Close() error } // what Close must close: only what Open opened
 	shards []shard
 	window window
+	chunks chunks
 
 	tail tail // what Put appends to
 
@@ -120,7 +121,9 @@ func (s *Store) open() error {
 		s.table = table
 		s.owned = append([]interface{ Close() error }{table}, s.owned...)
 	}
-	s.shards = newShards(s.opts.CacheBytes)
+	memory := newArena(s.opts.CacheBytes + s.opts.OverlayBytes + 2*s.opts.QueueBytes)
+	s.chunks = chunks{arena: memory, size: s.opts.chunkBytes}
+	s.shards = newShards(s.opts.CacheBytes, memory)
 	s.window = newWindow(s.opts)
 	s.tail.init(s)
 	return s.recover()

@@ -120,7 +120,7 @@ func (t *tail) placeMark() {
 
 func (t *tail) write(e *entry, n int) ref {
 	if t.chunk == nil || t.chunk.used+n > len(t.chunk.buf) {
-		t.chunk = &chunk{id: t.nextID, buf: make([]byte, max(n, t.s.opts.chunkBytes))}
+		t.chunk = t.s.chunks.get(t.nextID, n)
 		t.s.window.slot(t.nextID).Store(t.chunk)
 		t.nextID++
 	}
