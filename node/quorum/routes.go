@@ -24,6 +24,10 @@ type Reader interface {
 	// ReadNow is message.Read: with the ballot of key, and its record appended to dst. known=false:
 	// only Send can tell.
 	ReadNow(dst []byte, p ring.Partition, epoch uint32, hash uint64, key []byte) (s message.Status, b record.Ballot, enc []byte, known bool)
+	// WarmIndex and WarmEntry say that a key of that hash is about to be read so: in a batch first the
+	// one for all of them, then the other.
+	WarmIndex(hash uint64)
+	WarmEntry(hash uint64)
 }
 
 // Group is the replicas of one partition under one configuration. Immutable.

@@ -148,9 +148,7 @@ func (s *Session) run(ops []record.Op, results []record.Result) {
 	// The network first, so that the peers work while this node does.
 	s.askAll()
 	s.flush()
-	for _, o := range s.reads[firstRead:] {
-		o.readHere()
-	}
+	s.readHere(s.reads[firstRead:])
 	if s.pending.Add(-1) != 0 {
 		s.wait(deadline, s.reads[firstRead:])
 	}
@@ -159,6 +157,25 @@ func (s *Session) run(ops []record.Op, results []record.Result) {
 	}
 	for i := range ops {
 		s.collect(&ops[i], &s.slots[i], &results[i], deadline)
+	}
+}
+
+// readHere asks this node's own replica for those of reads that want it.
+func (s *Session) readHere(reads []*readOp) {
+	if len(reads) > 1 {
+		for _, o := range reads {
+			if o.here {
+				o.g.members[o.g.self].reader.WarmIndex(o.hash)
+			}
+		}
+		for _, o := range reads {
+			if o.here {
+				o.g.members[o.g.self].reader.WarmEntry(o.hash)
+			}
+		}
+	}
+	for _, o := range reads {
+		o.readHere()
 	}
 }
 

@@ -111,6 +111,12 @@ func (w *wire) Send(call *message.Call) {
 // localWire is a node's way to its own replica, which can be asked directly.
 type localWire struct{ *wire }
 
+// WarmIndex implements Reader.
+func (w localWire) WarmIndex(uint64) {}
+
+// WarmEntry implements Reader.
+func (w localWire) WarmEntry(uint64) {}
+
 // ReadNow implements Reader.
 func (w localWire) ReadNow(dst []byte, p ring.Partition, epoch uint32, hash uint64, key []byte) (message.Status, record.Ballot, []byte, bool) {
 	if !w.quiet {

@@ -27,6 +27,13 @@ type Storage interface {
 	Put(p ring.Partition, hash uint64, key, enc []byte, done interface{ Committed(error) })
 }
 
+// warmer is a Storage that can be told which keys are about to be looked up in it.
+type warmer interface {
+	// WarmIndex comes first, for all of them, then WarmEntry. They do not block.
+	WarmIndex(hash uint64)
+	WarmEntry(hash uint64)
+}
+
 // Configurations holds the configuration of every partition.
 type Configurations interface {
 	Configuration(p ring.Partition) ring.Configuration
@@ -65,6 +72,7 @@ type Replica struct {
 	commits  sync.Pool // of *commit
 	counters Counters
 	disk     diskQueue
+	warmer   warmer // Storage, if it is one
 
 	confMu   sync.Mutex
 	adopting map[ring.Partition]struct{} // their next configuration is on its way to the disk
@@ -101,6 +109,7 @@ func New(opts Options) *Replica {
 	for i := range r.stripes {
 		r.stripes[i].pending = map[uint64]*pending{}
 	}
+	r.warmer, _ = opts.Storage.(warmer)
 	r.commits.New = func() any { return &commit{r: r} }
 	r.voting.Store(true)
 	return r
@@ -247,8 +256,42 @@ func (r *Replica) ReadNow(dst []byte, p ring.Partition, epoch uint32, hash uint6
 	return s, b, enc, true
 }
 
+// WarmIndex and WarmEntry say that a key of that hash is about to be read: before a batch of reads it
+// pays to say so, first the one for all of them, then the other.
+func (r *Replica) WarmIndex(hash uint64) {
+	if r.warmer != nil {
+		r.warmer.WarmIndex(hash)
+	}
+}
+
+// WarmEntry follows WarmIndex.
+func (r *Replica) WarmEntry(hash uint64) {
+	if r.warmer != nil {
+		r.warmer.WarmEntry(hash)
+	}
+}
+
+// warmItems warms the keys of a ReadMany.
+func (r *Replica) warmItems(items []byte) {
+	if r.warmer == nil {
+		return
+	}
+	first, rest, ok := message.NextItem(items)
+	if !ok || len(rest) == 0 {
+		return
+	}
+	r.warmer.WarmIndex(ring.Hash(first.Key))
+	for it, rest, ok := message.NextItem(rest); ok; it, rest, ok = message.NextItem(rest) {
+		r.warmer.WarmIndex(ring.Hash(it.Key))
+	}
+	for it, rest, ok := message.NextItem(items); ok; it, rest, ok = message.NextItem(rest) {
+		r.warmer.WarmEntry(ring.Hash(it.Key))
+	}
+}
+
 // readMany answers each item as read would.
 func (r *Replica) readMany(call *message.Call, patient bool) {
+	r.warmItems(call.Request.Items)
 	answers := call.Reply.Record[:0]
 	reads := uint64(0)
 	for rest := call.Request.Items; len(rest) > 0; reads++ {

@@ -168,3 +168,40 @@ func BenchmarkOpen(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkWarm looks up 16 keys at a time, as a batch of gets does, with their memory fetched ahead or
+// not.
+func BenchmarkWarm(b *testing.B) {
+	for _, n := range []int{10_000, 100_000, 1_000_000} {
+		keys := benchKeys(n)
+		s, _ := running(b, Options{Dir: b.TempDir(), CacheBytes: 512 << 20, OverlayBytes: 512 << 20, VerifyEvery: -1})
+		fill(b, s, keys)
+		for _, warm := range []bool{false, true} {
+			b.Run(fmt.Sprintf("keys=%d/warm=%v", n, warm), func(b *testing.B) {
+				buf := make([]byte, 0, 1024)
+				rng := rand.New(rand.NewPCG(1, 1))
+				var batch [16][]byte
+				var hashes [16]uint64
+				b.ReportAllocs()
+				for b.Loop() {
+					for i := range batch {
+						batch[i] = keys[rng.IntN(n)]
+						hashes[i] = ring.Hash(batch[i])
+					}
+					if warm {
+						for _, hash := range hashes {
+							s.WarmIndex(hash)
+						}
+						for _, hash := range hashes {
+							s.WarmEntry(hash)
+						}
+					}
+					for i, key := range batch {
+						buf, _, _, _ = s.Peek(buf[:0], ring.PartitionOf(hashes[i], testPartitions), hashes[i], key)
+					}
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(batch)), "ns/key")
+			})
+		}
+	}
+}
