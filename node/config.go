@@ -56,7 +56,7 @@ type Config struct {
 	// MaxConnections bounds client connections; one more is told so and closed.
 	MaxConnections int `env:"KAI_MAX_CONNECTIONS" envDefault:"4096" means:"client connections at the same time" want:"a number from 1 to 1000000"`
 	// CacheBytes is memory for records above Badger. 0 turns the cache off.
-	CacheBytes Bytes `env:"KAI_CACHE_BYTES" envDefault:"256MiB" means:"memory for the record cache; 0 turns it off" want:"0 or a size such as 256MiB or 2GiB, at most 1TiB"`
+	CacheBytes Bytes `env:"KAI_CACHE_BYTES" envDefault:"256MiB" means:"memory for the record cache; 0 turns it off. Half as much again (64 to 256 MiB) holds writes on their way to the table" want:"0 or a size such as 256MiB or 2GiB, at most 1TiB"`
 	// Expiration is off by default because Kai is a store: a client that sets an exptime out of habit
 	// would lose data it meant to keep.
 	Expiration bool `env:"KAI_EXPIRATION" envDefault:"false" means:"allow an exptime other than 0" want:"true or false"`

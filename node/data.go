@@ -28,10 +28,14 @@ func (n *node) openStore() (*store.Store, error) {
 	return store.Open(store.Options{
 		Dir: cfg.DataDir, Logger: n.log, Interval: cfg.Durability == DurabilityInterval,
 		BootID: strings.TrimSpace(string(boot)), CacheBytes: int64(cfg.CacheBytes),
-		MaxRecordBytes: int(cfg.MaxValueBytes) + record.Overhead,
+		MaxRecordBytes: int(cfg.MaxValueBytes) + record.Overhead, OverlayBytes: overlayBytes(int64(cfg.CacheBytes)),
 		BatchBegin:     func() { n.peers.Hold() }, BatchEnd: n.batchEnd,
 	})
 }
+
+// overlayBytes is the memory for writes that are not yet in the table. The more of it, the fewer of the
+// writes of keys that are written again soon have to go there.
+func overlayBytes(cache int64) int64 { return min(max(cache/2, 64<<20), 256<<20) }
 
 // peerIdentity is who this node says it is to its peers.
 func (n *node) peerIdentity() peer.Identity {

@@ -92,7 +92,7 @@ func (s *Store) collect(chunks []*chunk, durable uint32) []Row {
 		c.each(func(e entry, r ref) {
 			sh := s.shard(e.hash)
 			sh.mu.Lock()
-			_, newest := sh.newest(s.window, &e)
+			newest := sh.newestRef(s.window, &e)
 			sh.mu.Unlock()
 			if newest == r || newest.chunk() >= durable {
 				rows = append(rows, Row{e.tableKey(nil), e.value})
@@ -120,9 +120,7 @@ func (s *Store) drop(chunks []*chunk, bytes int64) {
 		c.each(func(e entry, r ref) {
 			sh := s.shard(e.hash)
 			sh.mu.Lock()
-			if _, newest := sh.newest(s.window, &e); newest == r {
-				sh.settle(s.window, &e)
-			}
+			sh.settle(&e, r)
 			sh.mu.Unlock()
 		})
 	}

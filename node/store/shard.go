@@ -78,6 +78,19 @@ func (sh *shard) newestAt(w window, want *entry, at where, ok bool) (entry, ref)
 	return entry{}, noRef
 }
 
+// newestRef is newest for e, an entry of the overlay itself. The caller holds mu.
+func (sh *shard) newestRef(w window, e *entry) ref {
+	if len(sh.twins) > 0 {
+		_, r := sh.newest(w, e)
+		return r
+	}
+	// No two keys of the overlay have one hash, so what is there is e's key: spare the look at it.
+	if at, ok := sh.index.get(e.hash); ok && at&inOverlay != 0 {
+		return ref(at &^ inOverlay)
+	}
+	return noRef
+}
+
 // setDirty makes r, which is e's, the newest of its key, in the place of what is cached. The caller
 // holds mu.
 func (sh *shard) setDirty(w window, e *entry, r ref) {
@@ -97,18 +110,19 @@ func (sh *shard) setDirty(w window, e *entry, r ref) {
 	sh.index.put(e.hash, where(r)|inOverlay)
 }
 
-// settle takes e, which is the newest of its key and in the table by now, out of the overlay and
-// into the cache. The caller holds mu.
-func (sh *shard) settle(w window, e *entry) {
-	if at, ok := sh.index.get(e.hash); ok && at&inOverlay != 0 {
-		if have := w.at(ref(at &^ inOverlay)); have.is(e) {
-			if e.kind != kindRecord || !sh.cache.put(e, true) {
-				sh.index.drop(e.hash)
-			}
-			return
+// settle takes e, whose ref is r and which is in the table by now, out of the overlay and into the
+// cache, if it is the newest of its key. The caller holds mu.
+func (sh *shard) settle(e *entry, r ref) {
+	if at, ok := sh.index.get(e.hash); ok && at == where(r)|inOverlay {
+		if e.kind != kindRecord || !sh.cache.put(e, true) {
+			sh.index.drop(e.hash)
+		}
+	} else if len(sh.twins) > 0 {
+		k := string(e.tableKey(nil))
+		if have, ok := sh.twins[k]; ok && have == r {
+			delete(sh.twins, k)
 		}
 	}
-	delete(sh.twins, string(e.tableKey(nil)))
 }
 
 // keep puts what the table says of e into the cache. The caller holds mu.
