@@ -43,6 +43,7 @@ func (s *Store) commitLoop(stop <-chan struct{}) {
 // commitStaged commits batches until nothing is staged.
 func (s *Store) commitStaged() {
 	for {
+		s.awaitCompany()
 		b := s.tail.swap()
 		if len(b.items) == 0 {
 			return
@@ -68,6 +69,16 @@ func (s *Store) commitStaged() {
 		// Whoever was woken just now may have more to write. Letting them go first doubles the size
 		// of the next batch, and halves the syncs.
 		runtime.Gosched()
+	}
+}
+
+// awaitCompany lets more writers join the batch, if that is worth it.
+func (s *Store) awaitCompany() {
+	if s.opts.Interval {
+		return
+	}
+	if d := s.pacer.wait(time.Now()); d > 0 {
+		time.Sleep(d)
 	}
 }
 
@@ -109,7 +120,10 @@ func (s *Store) write(b *batch) {
 	s.counts.batches.Add(1)
 	s.counts.logBytes.Add(b.bytes)
 	if !s.opts.Interval || b.meta {
+		started := time.Now()
 		s.syncWritten()
+		ended := time.Now()
+		s.pacer.synced(ended, ended.Sub(started), len(b.items))
 	}
 }
 

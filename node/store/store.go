@@ -72,6 +72,7 @@ type Store struct {
 
 	durable position // committer only: the log is synced up to here
 	written position // committer only: the log is written up to here
+	pacer   pacer
 
 	failure atomic.Pointer[error]
 	failing chan struct{} // closed on failure

@@ -1,0 +1,57 @@
+package store
+
+import "time"
+
+// pacer spaces the syncs of a busy store. A sync costs the same for one writer and for many, much of
+// it processor time. Where syncs themselves have to queue, for a processor or for the disk, a little
+// patience brings more writers into each, there are fewer of them, and everybody is served sooner;
+// where they do not, patience is only delay. The sign of a queue is a sync that takes several times
+// what it can take. (Trying both ways by turns and taking the faster was the other candidate: it does
+// not find what three nodes on one disk gain, as each sees only its own third of what its patience
+// brings.) The committer's own.
+type pacer struct {
+	ended   time.Time     // of the last sync
+	mean    time.Duration // of syncs, moving
+	floor   time.Duration // of syncs: the shortest, slowly forgotten
+	batch   int           // mean number of entries of a sync, moving, in sixteenths
+	patient bool
+}
+
+const (
+	// A queue is seen when the mean reaches queueBegins floors, and gone when it is below queueEnds.
+	queueBegins = 3
+	queueEnds   = 2
+	// company is the least number of entries a sync with which there are writers to wait for, and
+	// enough the number from which more would only wait longer.
+	company = 3
+	enough  = 16
+	// paceShare is how long after the last sync a patient batch begins the next, in syncs.
+	paceShare = 2
+	// maxPace bounds it where syncs are slow.
+	maxPace = 3 * time.Millisecond
+)
+
+// synced notes a sync that took d, for entries.
+func (p *pacer) synced(ended time.Time, d time.Duration, entries int) {
+	p.ended = ended
+	p.batch += entries - p.batch/16
+	if p.mean == 0 {
+		p.mean, p.floor = d, d
+	}
+	p.mean += (d - p.mean) / 8
+	p.floor = min(d, p.floor+p.floor/512)
+	switch {
+	case p.batch < 16*company || p.mean < queueEnds*p.floor:
+		p.patient = false
+	case p.mean >= queueBegins*p.floor && p.floor > 0:
+		p.patient = true
+	}
+}
+
+// wait is how long a batch that is complete at now should wait for company; not positive: not at all.
+func (p *pacer) wait(now time.Time) time.Duration {
+	if !p.patient || p.batch >= 16*enough {
+		return 0
+	}
+	return p.ended.Add(min(paceShare*p.mean, maxPace)).Sub(now)
+}

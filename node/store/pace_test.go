@@ -1,0 +1,55 @@
+package store
+
+import (
+	"testing"
+	"time"
+)
+
+// TestPacer feeds the pacer syncs and asks how long the next batch would wait.
+func TestPacer(t *testing.T) {
+	const ms = time.Millisecond
+	feed := func(p *pacer, now time.Time, n int, d time.Duration, entries int) time.Time {
+		for range n {
+			now = now.Add(d)
+			p.synced(now, d, entries)
+		}
+		return now
+	}
+	now := time.Unix(1, 0)
+	var p pacer
+	if d := p.wait(now); d > 0 {
+		t.Errorf("before the first sync: waits %v", d)
+	}
+	now = feed(&p, now, 100, ms/4, 4)
+	if d := p.wait(now); d > 0 {
+		t.Errorf("syncs as fast as they can be: waits %v", d)
+	}
+	now = feed(&p, now, 100, ms, 4)
+	if d := p.wait(now); d < ms || d > 2*ms {
+		t.Errorf("syncs that queue: waits %v, want two syncs", d)
+	}
+	if d := p.wait(now.Add(5 * ms)); d > 0 {
+		t.Errorf("long after the last sync: waits %v", d)
+	}
+	slow := p
+	if end := feed(&slow, now, 100, 100*ms, 4); slow.wait(end) > maxPace {
+		t.Errorf("slow syncs: waits %v", slow.wait(end))
+	}
+	full := p
+	if end := feed(&full, now, 100, ms, 40); full.wait(end) > 0 {
+		t.Errorf("full batches: waits %v", full.wait(end))
+	}
+	lone := p
+	if end := feed(&lone, now, 100, ms, 1); lone.wait(end) > 0 {
+		t.Errorf("a lone writer: waits %v", lone.wait(end))
+	}
+	now = feed(&p, now, 100, ms/4, 4)
+	if d := p.wait(now); d > 0 {
+		t.Errorf("the queue is gone: waits %v", d)
+	}
+	// A disk that has become slow for good is not a queue: the floor follows.
+	now = feed(&p, now, 2000, ms, 4)
+	if d := p.wait(now); d > 0 {
+		t.Errorf("a slower disk: still waits %v", d)
+	}
+}
