@@ -116,17 +116,15 @@ func (s Status) Refused() bool {
 	return false
 }
 
-// Reply is the answer to one Request. Record and Result.Value are valid only until Done returns.
-// Whoever answers may append to Record[:0] of the Call it was given: a caller who reuses a Call
-// leaves a buffer of its own there, or nil.
+// Reply is the answer to one Request. Its slices are valid only until Done returns, and belong to
+// whoever answered: nobody else writes to them.
 type Reply struct {
 	Status Status
 	Ballot record.Ballot
 	// Record is the encoded, checked state; empty for a digest or a key never written.
 	Record        []byte
 	Configuration ring.Configuration
-	// Items of a ReadMany, by AppendAnswer, in the order of the request's. Valid like Record; what was
-	// said of Record's buffer holds for both together.
+	// Items of a ReadMany, by AppendAnswer, in the order of the request's.
 	Items []byte
 	// Result of a Mutate.
 	Result record.Result
@@ -148,6 +146,10 @@ type Call struct {
 	Completion Completion
 	// Index is the sender's to use.
 	Index int
+	// Room is the sender's memory for a replica of this process, which appends to Room[:0] what it
+	// answers with, and leaves it here when it has grown. It is apart from Reply, whose slices may be
+	// a link's: a Call that is used again must not take those for its own.
+	Room []byte
 }
 
 // Completion hears of answered calls.

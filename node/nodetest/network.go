@@ -28,6 +28,7 @@ type network struct {
 	cut   map[[2]int]bool
 	held  map[int]time.Time // paused nodes: until when nothing goes in or out
 	sent  int
+	read  [][]byte // memory of replies, used up: nobody may read it any more, or write to it
 }
 
 // flow is what goes one way between two nodes about one key. Choices are made by a flow's own count:
@@ -207,11 +208,38 @@ func (l *link) receive(frame []byte) {
 	if out == nil {
 		return
 	}
+	frame = slices.Clone(frame)
 	l.answer(h.ID, func(r *message.Reply) {
 		if _, err := message.ParseReply(frame, out.key, r); err != nil {
 			panic(fmt.Sprintf("nodetest: reply: %v", err))
 		}
 	})
+	l.c.net.useUp(frame)
+}
+
+// usedUp fills memory that is a link's again, so that whoever still reads it is seen by what he does.
+const usedUp = 0xdb
+
+func (n *network) useUp(frame []byte) {
+	for i := range frame {
+		frame[i] = usedUp
+	}
+	n.mu.Lock()
+	n.read = append(n.read, frame)
+	n.mu.Unlock()
+}
+
+// checkUsedUp panics if somebody wrote to a link's memory.
+func (n *network) checkUsedUp() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, frame := range n.read {
+		for _, b := range frame {
+			if b != usedUp {
+				panic("nodetest: somebody keeps a reply's memory and writes to it")
+			}
+		}
+	}
 }
 
 // deliver hands a request frame to the node at the end of l.

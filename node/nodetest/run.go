@@ -56,5 +56,6 @@ func (s Scenario) Run(seed uint64) Outcome {
 		out.Counters["wrong_epochs"] += n.current().replica.Counters().WrongEpochs.Load()
 		c.crash(n.index)
 	}
+	c.net.checkUsedUp()
 	return out
 }

@@ -7,19 +7,17 @@ import (
 )
 
 const (
-	// scratchRecord is the room a Handler finds in Reply.Record at first; it grows to what is
-	// used, up to maxScratch.
-	scratchRecord = 256
-	maxScratch    = 64 << 10
+	// leastRoom is the Room a Handler finds at first; it grows to what is used, up to maxRoom.
+	leastRoom = 256
+	maxRoom   = 64 << 10
 )
 
 // serverCall is one request on its way through the Handler; sessions recycle them.
 type serverCall struct {
 	message.Call
-	x       *session
-	id      uint64
-	queue   uint32 // microseconds before the Handler had it
-	scratch []byte
+	x     *session
+	id    uint64
+	queue uint32 // microseconds before the Handler had it
 	// inSend: the reader is inside Handler.Send with this call, and will flush afterwards.
 	inSend atomic.Bool
 }
@@ -37,7 +35,7 @@ func (x *session) take() *serverCall {
 	}
 	n := len(x.local)
 	if n == 0 {
-		return &serverCall{x: x, scratch: make([]byte, 0, scratchRecord)}
+		return &serverCall{x: x, Call: message.Call{Room: make([]byte, 0, leastRoom)}}
 	}
 	c := x.local[n-1]
 	x.local = x.local[:n-1]
@@ -48,7 +46,6 @@ func (x *session) take() *serverCall {
 func (c *serverCall) Done(call *message.Call) {
 	x := c.x
 	call.Reply.Timing.Queue += min(c.queue, ^call.Reply.Timing.Queue)
-	need := max(len(call.Reply.Record), len(call.Reply.Items))
 	o := &x.out
 	o.mu.Lock()
 	if !o.closed {
@@ -62,8 +59,8 @@ func (c *serverCall) Done(call *message.Call) {
 			x.over.Store(true)
 		}
 	}
-	if need > cap(c.scratch) && need <= maxScratch {
-		c.scratch = make([]byte, 0, need+need/4)
+	if cap(c.Room) > maxRoom {
+		c.Room = nil
 	}
 	// A reply made inside Send waits for the reader's flush, one made under Hold for the Release;
 	// another one has nobody to wait for.

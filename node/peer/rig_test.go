@@ -79,7 +79,7 @@ func (s *store) Send(call *message.Call) {
 	default:
 		call.Reply.Status = message.OK
 		if !call.Digest && call.Kind == message.Read {
-			call.Reply.Record = record.Append(call.Reply.Record, call.Key, &record.Record{Kind: record.Value, Value: hundred[:]})
+			call.Reply.Record = record.Append(call.Room[:0], call.Key, &record.Record{Kind: record.Value, Value: hundred[:]})
 		}
 		call.Completion.Done(call)
 	}

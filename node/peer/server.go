@@ -18,8 +18,8 @@ import (
 // Handler answers requests. Send must not block for long: it is called on the goroutine that reads
 // the connection, one request after the other. The request's slices are valid until Send returns.
 // call.Completion.Done must be called once, during Send or later on any goroutine, with Reply
-// filled; its slices are copied before Done returns. Reply.Record comes with length 0 and room to
-// be filled by append.
+// filled; its slices are copied before Done returns. Room is there to be
+// filled by append.
 type Handler interface {
 	Send(call *message.Call)
 }

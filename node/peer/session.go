@@ -155,7 +155,7 @@ func (x *session) request(h message.Head, frame []byte, waited time.Duration) {
 		return
 	}
 	c.id, c.queue = h.ID, uint32(min(waited/time.Microsecond, 1<<32-1))
-	c.Reply = message.Reply{Record: c.scratch[:0]}
+	c.Reply = message.Reply{}
 	c.Completion = c
 	x.handed.Add(1)
 	c.inSend.Store(true)

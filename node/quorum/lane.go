@@ -193,8 +193,8 @@ func (l *lane) recycle() {
 	if cap(l.waiting) > 64 {
 		l.waiting = nil
 	}
-	if cap(l.local.call.Reply.Record) > keepBuffer {
-		l.local.call.Reply.Record = nil
+	if cap(l.local.call.Room) > keepBuffer {
+		l.local.call.Room = nil
 	}
 	clear(l.res)
 	l.state, l.next = record.Record{Recent: l.state.Recent[:0]}, record.Record{}

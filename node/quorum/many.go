@@ -77,5 +77,8 @@ func (m *manyRead) Done(call *message.Call) {
 	clear(m.asks)
 	m.asks, m.items, m.replica = m.asks[:0], m.items[:0], nil
 	m.call.Reply = message.Reply{}
+	if cap(m.call.Room) > keepBuffer {
+		m.call.Room = nil
+	}
 	m.c.manies.Put(m)
 }

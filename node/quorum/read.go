@@ -246,8 +246,10 @@ func (o *readOp) trim() {
 		o.value = nil
 	}
 	for i := range o.calls {
-		if rep := &o.calls[i].Reply; cap(rep.Record) > keepBuffer {
-			rep.Record = nil
+		call := &o.calls[i]
+		call.Reply = message.Reply{}
+		if cap(call.Room) > keepBuffer {
+			call.Room = nil
 		}
 	}
 }

@@ -85,6 +85,11 @@ func (r *round) reset(p ring.Partition, g *Group, enough func(*Group, mask) bool
 		r.calls = make([]message.Call, n)
 	}
 	r.calls = r.calls[:n]
+	for i := range r.calls {
+		if call := &r.calls[i]; cap(call.Room) > keepBuffer {
+			call.Room = nil
+		}
+	}
 	select {
 	case <-r.wake:
 	default:
@@ -152,7 +157,7 @@ func (r *round) Done(call *message.Call) {
 		}
 	}
 	p, g, i := r.p, r.g, call.Index
-	call.Reply.Record = nil
+	call.Reply = message.Reply{} // its slices are the replica's, or a link's
 	if finish {
 		r.mu.Unlock()
 		r.arrive()

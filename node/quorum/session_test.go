@@ -124,7 +124,7 @@ func TestExecuteNothingReleases(t *testing.T) {
 			t.Errorf("%d reads, %d mutations, %d slow values; the pool keeps %d bytes", len(s.reads), len(s.muts), len(s.slow), cap(read.value))
 		}
 		for i := range read.calls {
-			if c := cap(read.calls[i].Reply.Record); c > keepBuffer {
+			if c := cap(read.calls[i].Room); c > keepBuffer {
 				t.Errorf("the pool keeps %d bytes of call %d", c, i)
 			}
 		}

@@ -163,7 +163,7 @@ func (r *Replica) send(call *message.Call, patient bool) {
 
 // admit checks what comes before the register's own rules; on false the reply is filled.
 func (r *Replica) admit(call *message.Call) bool {
-	call.Reply = message.Reply{Status: message.OK, Record: call.Reply.Record[:0]}
+	call.Reply = message.Reply{Status: message.OK}
 	if call.Kind == message.Configure || call.Kind == message.ReadMany {
 		switch {
 		case !r.voting.Load():
@@ -221,7 +221,8 @@ func (r *Replica) read(call *message.Call, patient bool) {
 			return
 		}
 	}
-	enc, found, known, err := r.load(call.Partition, call.Hash, call.Key, call.Reply.Record[:0], patient)
+	enc, found, known, err := r.load(call.Partition, call.Hash, call.Key, call.Room[:0], patient)
+	call.Room = enc
 	switch {
 	case !known && call.InMemory:
 		call.Reply.Status = message.Busy
@@ -292,7 +293,7 @@ func (r *Replica) warmItems(items []byte) {
 // readMany answers each item as read would.
 func (r *Replica) readMany(call *message.Call, patient bool) {
 	r.warmItems(call.Request.Items)
-	answers := call.Reply.Record[:0]
+	answers := call.Room[:0]
 	reads := uint64(0)
 	for rest := call.Request.Items; len(rest) > 0; reads++ {
 		it, next, ok := message.NextItem(rest)
@@ -309,7 +310,7 @@ func (r *Replica) readMany(call *message.Call, patient bool) {
 		}
 	}
 	r.counters.Reads.Add(reads)
-	call.Reply.Items, call.Reply.Record = answers, answers[:0]
+	call.Reply.Items, call.Room = answers, answers
 	call.Completion.Done(call)
 }
 
@@ -358,7 +359,7 @@ func (r *Replica) load(p ring.Partition, hash uint64, key, dst []byte, patient b
 
 // refuse turns a store error into a status.
 func (r *Replica) refuse(call *message.Call, err error) {
-	call.Reply.Record = call.Reply.Record[:0]
+	call.Reply.Record = nil
 	call.Reply.Status = r.fault(call.Partition, err)
 }
 

@@ -199,6 +199,14 @@ func (r *rig) ask(q message.Request) *asked {
 	q.Hash = ring.Hash(q.Key)
 	a := &asked{Call: message.Call{Request: q}}
 	a.Completion = a
+	// A call that was used before, by way of a link, may hold slices of the link's memory.
+	link := bytes.Repeat([]byte{0xdb}, 4096)
+	a.Reply = message.Reply{Record: link[:100], Items: link[100:200]}
+	r.t.Cleanup(func() {
+		if bytes.Count(link, []byte{0xdb}) != len(link) {
+			r.t.Errorf("kind %d: the reply was written over that of the call's last use", q.Kind)
+		}
+	})
 	r.Send(&a.Call)
 	for _, b := range [][]byte{q.Key, q.Record, q.Items} {
 		for i := range b {

@@ -67,7 +67,8 @@ func (r *Replica) prepare(call *message.Call, patient bool) {
 		call.Completion.Done(call)
 		return
 	}
-	enc, found, known, err := r.load(call.Partition, call.Hash, call.Key, call.Reply.Record[:0], patient)
+	enc, found, known, err := r.load(call.Partition, call.Hash, call.Key, call.Room[:0], patient)
+	call.Room = enc
 	if !known {
 		st.mu.Unlock()
 		r.aside(call)
@@ -96,7 +97,7 @@ func (r *Replica) prepare(call *message.Call, patient bool) {
 
 func (r *Replica) nack(call *message.Call, max record.Ballot) {
 	r.counters.Nacks.Add(1)
-	call.Reply = message.Reply{Status: message.Nack, Ballot: max, Record: call.Reply.Record[:0]}
+	call.Reply = message.Reply{Status: message.Nack, Ballot: max}
 }
 
 // accept stores call.Record unless a higher ballot was promised, and promises call.Next with it.

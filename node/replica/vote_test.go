@@ -115,7 +115,7 @@ func TestReadFillsTheCallersBuffer(t *testing.T) {
 	r := newRig(t, newDisk())
 	r.accept(ballot(3), record.Ballot{}, "v")
 	call := message.Call{Completion: ignored{}, Request: message.Request{Kind: message.Read, Epoch: 1, Key: key, Hash: 1}}
-	call.Reply.Record = make([]byte, 0, 4096)
+	call.Room = make([]byte, 0, 4096)
 	if n := testing.AllocsPerRun(100, func() { r.Send(&call) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
