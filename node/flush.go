@@ -103,7 +103,7 @@ func (n *node) deleteAll(ctx context.Context, d *dataPath) error {
 	}
 	for p := range d.founding.Partitions {
 		var keys [][]byte
-		err := n.store.Scan(ring.Partition(p), func(key, enc []byte) error {
+		err := n.store.Scan(ring.Partition(p), nil, func(key, enc []byte) error {
 			var rec record.Record
 			if err := record.Decode(key, enc, &rec); err != nil || rec.Kind != record.Value {
 				return nil // what is corrupt here is deleted from another replica's copy

@@ -28,7 +28,7 @@ var rooms = map[string][]string{
 	"node/replica":    {"node/record", "node/ring", "node/message"},
 	"node/peer":       {"node/rawio", "node/record", "node/ring", "node/message"},
 	"node/store":      {"node/rawio", "node/record", "node/ring"},
-	"node/placement":  {"node/record", "node/ring"},
+	"node/placement":  {"node/record", "node/ring", "node/message"},
 	"node/repair":     {"node/record", "node/ring"},
 	"node/membership": {"node/ring"},
 	"node": {"backup", "discovery", "node/console", "node/membership", "node/memcache", "node/message", "node/peer",

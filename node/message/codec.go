@@ -39,15 +39,18 @@ const (
 	replyFlags = 1<<iota - 1
 )
 
+// hasKey reports a kind that is about one key.
+func (k Kind) hasKey() bool { return k <= Mutate || k == Flush }
+
 // Check refuses a request that the wire cannot carry, or that the other side would refuse to
 // understand. Whoever appends requests of others calls it first.
 func (q *Request) Check() error {
 	switch {
-	case q.Kind < Read || q.Kind > ReadMany:
+	case q.Kind < Read || q.Kind > Pulled:
 		return fmt.Errorf("%w: kind %d", ErrInvalid, q.Kind)
 	case len(q.Key) > record.MaxKey:
 		return fmt.Errorf("%w: key of %d bytes", ErrInvalid, len(q.Key))
-	case len(q.Key) == 0 && q.Kind != Configure && q.Kind != ReadMany:
+	case len(q.Key) == 0 && q.Kind.hasKey():
 		return fmt.Errorf("%w: no key", ErrInvalid)
 	case (len(q.Items) == 0) == (q.Kind == ReadMany):
 		return fmt.Errorf("%w: items", ErrInvalid)

@@ -32,6 +32,12 @@ const (
 	// ReadMany is a Read of several keys, whatever their partitions: see Items. The partition, epoch
 	// and key of the request itself mean nothing.
 	ReadMany
+	// Transfer asks a replica for a page of Partition's records: those behind Key, from the first on if
+	// that is empty. Items of the reply is a page.
+	Transfer
+	// Pulled asks a replica that is new in the joint configuration Epoch whether it has all that its
+	// old members held: OK, or Busy for not yet.
+	Pulled
 )
 
 // TraceLen is the room for trace context: 16 bytes trace id, 8 span id, 1 flags.
@@ -124,7 +130,7 @@ type Reply struct {
 	// Record is the encoded, checked state; empty for a digest or a key never written.
 	Record        []byte
 	Configuration ring.Configuration
-	// Items of a ReadMany, by AppendAnswer, in the order of the request's.
+	// Items of a ReadMany, by AppendAnswer, in the order of the request's; of a Transfer, a page.
 	Items []byte
 	// Result of a Mutate.
 	Result record.Result

@@ -1,6 +1,7 @@
 package nodetest
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"kai/node/message"
+	"kai/node/placement"
 	"kai/node/quorum"
 	"kai/node/replica"
 	"kai/node/ring"
@@ -34,7 +36,10 @@ type Config struct {
 	Without    quorum.Rule
 	Mutant     Mutant
 	Timeout    time.Duration
-	RealStore  bool // the real store on a simulated disk, in place of the plain volume
+	Moving     bool // partitions may move
+	// WithoutMoving switches rules of moving partitions off.
+	WithoutMoving placement.Rule
+	RealStore     bool // the real store on a simulated disk, in place of the plain volume
 }
 
 // Cluster is a simulated cluster. Make and use it inside a synctest bubble.
@@ -77,7 +82,10 @@ type incarnation struct {
 	replica     *replica.Replica
 	coordinator *quorum.Coordinator
 	links       []*link // by node
-	died        chan struct{}
+	mover       *placement.Mover
+	ctx         context.Context // ends with this life
+	die         context.CancelFunc
+	died        <-chan struct{}
 }
 
 func (i *incarnation) alive() bool {
@@ -129,7 +137,9 @@ func NewCluster(cfg Config) *Cluster {
 func (c *Cluster) start(i int) {
 	nd := c.nodes[i]
 	nd.boots++
-	inc := &incarnation{node: nd, volume: &volume{d: nd.disk}, died: make(chan struct{})}
+	inc := &incarnation{node: nd, volume: &volume{d: nd.disk}}
+	inc.ctx, inc.die = context.WithCancel(context.Background())
+	inc.died = inc.ctx.Done()
 	if c.RealStore {
 		v, err := nd.real.open()
 		if err != nil {
@@ -171,7 +181,19 @@ func (c *Cluster) start(i int) {
 		inc.coordinator.SetRoutes(quorum.NewRoutes(confs, c.Quorum, nd.id, func(id ring.NodeID) quorum.Replica { return links[id] }))
 	}
 	inc.table.announce()
+	if err := inc.replica.LoadPulled(inc.volume.Meta); err != nil {
+		panic(err)
+	}
+	inc.mover = placement.NewMover(placement.Options{
+		Self: nd.id, Partitions: c.Partitions, Quorum: c.Quorum, Configuration: inc.table.Configuration, Adopt: inc.adopt,
+		Peer:  func(id ring.NodeID) placement.Replica { return links[id] },
+		Local: inc.replica, Decide: inc.coordinator.Decide,
+		Moves: 4, Timeout: c.Timeout / 2, Tick: moverTick + time.Duration(i)*time.Microsecond, Logger: c.logs, Without: c.WithoutMoving,
+	})
 	nd.now.Store(inc)
+	if c.Moving {
+		go func() { _ = inc.mover.Run(inc.ctx) }() // nil: it ends with ctx
+	}
 }
 
 // adopt takes a configuration by the door of the replica, which makes it durable first.
@@ -181,13 +203,16 @@ func (i *incarnation) adopt(p ring.Partition, conf ring.Configuration) {
 	i.replica.Send(call)
 }
 
+// moverTick is how often movers look for something to do.
+const moverTick = 7 * time.Millisecond
+
 // crash ends the current life of node i: what was not synced is gone.
 func (c *Cluster) crash(i int) {
 	inc := c.nodes[i].current()
 	if inc == nil || !inc.alive() {
 		return
 	}
-	close(inc.died)
+	inc.die()
 	inc.volume.abort()
 	if c.RealStore {
 		c.nodes[i].real.crash()
@@ -210,7 +235,7 @@ func (c *Cluster) wipe(i int) {
 	}
 	d := c.nodes[i].disk
 	d.mu.Lock()
-	d.records, d.meta = map[string][]byte{}, map[string][]byte{}
+	d.records, d.of, d.meta = map[string][]byte{}, map[string]ring.Partition{}, map[string][]byte{}
 	d.mu.Unlock()
 }
 

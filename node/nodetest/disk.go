@@ -2,6 +2,8 @@ package nodetest
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,12 +15,13 @@ import (
 type disk struct {
 	mu      sync.Mutex
 	records map[string][]byte
+	of      map[string]ring.Partition // by key
 	meta    map[string][]byte
 	latency func() time.Duration
 }
 
 func newDisk(latency func() time.Duration) *disk {
-	return &disk{records: map[string][]byte{}, meta: map[string][]byte{}, latency: latency}
+	return &disk{records: map[string][]byte{}, of: map[string]ring.Partition{}, meta: map[string][]byte{}, latency: latency}
 }
 
 // volume is one incarnation's open store on a disk: writes become durable in order, a sync later. It
@@ -36,6 +39,7 @@ type volume struct {
 type staged struct {
 	name string
 	meta bool
+	p    ring.Partition
 	data []byte
 	done interface{ Committed(error) }
 }
@@ -64,8 +68,23 @@ func (v *volume) Get(dst []byte, p ring.Partition, hash uint64, key []byte) ([]b
 	return enc, ok, err
 }
 
+// Scan implements replica.Scanner.
+func (v *volume) Scan(p ring.Partition, after []byte, fn func(key, enc []byte) error) error {
+	v.d.mu.Lock()
+	defer v.d.mu.Unlock()
+	for _, key := range slices.Sorted(maps.Keys(v.d.records)) {
+		if v.d.of[key] != p || key <= string(after) {
+			continue
+		}
+		if err := fn([]byte(key), v.d.records[key]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (v *volume) Put(p ring.Partition, hash uint64, key, enc []byte, done interface{ Committed(error) }) {
-	v.stage(staged{name: string(key), data: append([]byte(nil), enc...), done: done})
+	v.stage(staged{name: string(key), p: p, data: append([]byte(nil), enc...), done: done})
 }
 
 func (v *volume) PutMeta(name string, value []byte, done interface{ Committed(error) }) {
@@ -106,7 +125,7 @@ func (v *volume) sync() {
 		if s.meta {
 			v.d.meta[s.name] = s.data
 		} else {
-			v.d.records[s.name] = s.data
+			v.d.records[s.name], v.d.of[s.name] = s.data, s.p
 		}
 	}
 	v.d.mu.Unlock()

@@ -16,6 +16,7 @@ type Trouble struct {
 	Wipes      bool // restarts with an empty disk, under the same id
 	Pauses     bool // nodes that hang for a while
 	Jumps      bool // clocks that jump
+	Moves      bool // partitions move to other nodes, by rivals
 	Epochs     bool // configurations that move on, with the same members
 }
 
@@ -36,6 +37,7 @@ func (c *Cluster) nemesis(t Trouble, stop <-chan struct{}) {
 		c.nodes[r.intn(len(c.nodes))].skew.Store(int64(r.between(-c.Skew, c.Skew+1)))
 	})
 	add(t.Epochs, c.advance)
+	add(t.Moves, c.move)
 	if len(faults) == 0 {
 		return
 	}
@@ -118,5 +120,22 @@ func (c *Cluster) advance(r *rng) {
 	if inc := c.nodes[i].current(); inc != nil && inc.alive() {
 		c.newest[p] = newest
 		inc.adopt(p, newest)
+	}
+}
+
+// move has two nodes begin to move a partition, each to nodes of its own choice.
+func (c *Cluster) move(r *rng) {
+	p := ring.Partition(r.intn(c.Partitions))
+	for range 2 {
+		inc := c.nodes[r.intn(len(c.nodes))].current()
+		var next []ring.NodeID
+		for len(next) < min(c.Quorum.N, len(c.nodes)) {
+			if id := nodeID(r.intn(len(c.nodes))); !slices.Contains(next, id) {
+				next = append(next, id)
+			}
+		}
+		if inc != nil && inc.alive() {
+			go func() { _ = inc.mover.Move(inc.ctx, p, next) }() // it fails when nobody can decide
+		}
 	}
 }

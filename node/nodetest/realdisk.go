@@ -14,6 +14,7 @@ import (
 // medium is what one incarnation writes to.
 type medium interface {
 	replica.Storage
+	replica.Scanner
 	replica.Journal
 	abort()
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/anishathalye/porcupine"
 
 	"kai/node/record"
+	"kai/node/ring"
 )
 
 // Scenario is a cluster, what clients do to it and what goes wrong.
@@ -54,6 +55,9 @@ func (s Scenario) Run(seed uint64) Outcome {
 		out.Counters["retries"] += q.Retries.Load()
 		out.Counters["folded"] += q.Folded.Load()
 		out.Counters["wrong_epochs"] += n.current().replica.Counters().WrongEpochs.Load()
+		for p := range c.Partitions {
+			out.Counters["epochs"] = max(out.Counters["epochs"], uint64(n.current().table.Configuration(ring.Partition(p)).Epoch))
+		}
 		c.crash(n.index)
 	}
 	c.net.checkUsedUp()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/anishathalye/porcupine"
 
+	"kai/node/placement"
 	"kai/node/quorum"
 	"kai/node/ring"
 )
@@ -38,6 +39,14 @@ func base(name string) Scenario {
 }
 
 func with(s Scenario, change func(*Scenario)) Scenario { change(&s); return s }
+
+// moving is five nodes among which partitions move, driven by rivals.
+func moving(s *Scenario) {
+	s.Config.Nodes, s.Config.Moving = 5, true
+	s.Load = Load{Clients: 4, Ops: 20, Keys: 3, Batch: true}
+	s.Trouble = Trouble{Partitions: true, Crashes: true, Moves: true}
+	s.Config.Faults = Faults{Drop: 3, Duplicate: 3, Slow: 8, Doubt: 20}
+}
 
 // scenarios are the clusters that must be linearizable whatever the seed.
 func scenarios() []Scenario {
@@ -81,6 +90,12 @@ func scenarios() []Scenario {
 		}),
 		with(base("3:1:3"), func(s *Scenario) { s.Config.Quorum = ring.Quorum{N: 3, R: 1, W: 3} }),
 		with(base("two nodes of 3:2:2"), func(s *Scenario) { s.Config.Nodes = 2 }),
+		with(base("partitions move"), moving),
+		with(base("partitions move, the real store"), func(s *Scenario) { moving(s); s.Config.RealStore = true }),
+		with(base("partitions move, quick restarts"), func(s *Scenario) {
+			moving(s)
+			s.Trouble.Quick, s.Config.Skew = true, 50*time.Millisecond
+		}),
 		with(base("wiped disks never vote"), func(s *Scenario) { s.Trouble.Wipes = true }),
 	}
 }
@@ -218,6 +233,18 @@ func TestMutants(t *testing.T) {
 			s.Load = Load{Clients: 4, Ops: 8, Keys: 2}
 			s.Trouble = Trouble{Quick: true, Victim: true}
 		}), first: 4900, seeds: 20000}, // about 1 in 1,000; a known seed is 4939
+		{Scenario: with(base("gossiped views decide who owns a partition"), func(s *Scenario) {
+			moving(s)
+			s.Config.WithoutMoving = placement.RuleDecide
+		}), seeds: 3000},
+		{Scenario: with(base("moved in one step"), func(s *Scenario) {
+			moving(s)
+			s.Config.WithoutMoving = placement.RuleJoint
+		}), seeds: 3000},
+		{Scenario: with(base("joint quorum closed before the transfer ended"), func(s *Scenario) {
+			moving(s)
+			s.Config.WithoutMoving = placement.RulePulled
+		}), seeds: 6000},
 		{Scenario: with(base("a wiped disk that goes on voting"), func(s *Scenario) {
 			s.Config.Mutant, s.Trouble.Wipes = WipedVoter, true
 		}), seeds: 6000},

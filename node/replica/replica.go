@@ -65,14 +65,15 @@ const stripes = 256
 
 // Replica answers the register's messages for one node. Safe for concurrent use.
 type Replica struct {
-	opts     Options
-	promises []atomic.Pointer[[]record.Ballot] // by partition; entries guarded by the slot's stripe
-	stripes  [stripes]stripe
-	voting   atomic.Bool
-	commits  sync.Pool // of *commit
-	counters Counters
-	disk     diskQueue
-	warmer   warmer // Storage, if it is one
+	opts      Options
+	promises  []atomic.Pointer[[]record.Ballot] // by partition; entries guarded by the slot's stripe
+	stripes   [stripes]stripe
+	voting    atomic.Bool
+	commits   sync.Pool // of *commit
+	counters  Counters
+	disk      diskQueue
+	warmer    warmer // Storage, if it is one
+	transfers transfers
 
 	confMu   sync.Mutex
 	adopting map[ring.Partition]struct{} // their next configuration is on its way to the disk
@@ -105,7 +106,7 @@ type pending struct {
 // New makes a replica that votes.
 func New(opts Options) *Replica {
 	r := &Replica{opts: opts, promises: make([]atomic.Pointer[[]record.Ballot], opts.Partitions),
-		adopting: map[ring.Partition]struct{}{}, serves: make([]atomic.Uint32, opts.Partitions)}
+		adopting: map[ring.Partition]struct{}{}, serves: make([]atomic.Uint32, opts.Partitions), transfers: newTransfers(opts.Partitions)}
 	for i := range r.stripes {
 		r.stripes[i].pending = map[uint64]*pending{}
 	}
@@ -155,6 +156,10 @@ func (r *Replica) send(call *message.Call, patient bool) {
 		r.accept(call, patient)
 	case message.Configure:
 		r.configure(call)
+	case message.Transfer:
+		r.transfer(call, patient)
+	case message.Pulled:
+		r.answerPulled(call)
 	default:
 		call.Reply = message.Reply{Status: message.Invalid}
 		call.Completion.Done(call)

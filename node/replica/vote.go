@@ -120,6 +120,12 @@ func (r *Replica) accept(call *message.Call, patient bool) {
 	}
 	st := r.stripe(call.Hash)
 	st.mu.Lock()
+	// Again, now that the stripe is held: see settle.
+	if call.Epoch != r.serves[call.Partition].Load() && !r.admit(call) {
+		st.mu.Unlock()
+		call.Completion.Done(call)
+		return
+	}
 	slot, promised := r.promised(call.Partition, call.Hash, call.Epoch)
 	acc, readable, known := r.accepted(st, call, patient)
 	if !known {

@@ -60,7 +60,7 @@ func TestScanHoldsChunks(t *testing.T) {
 	s, _ := running(t, opts)
 	put(t, s, "key", 7, 100)
 	p, _ := place([]byte("key"))
-	rows, release := s.overlayOf(p)
+	rows, release := s.overlayOf(p, nil)
 	if len(rows) != 1 || string(rows[0].Key) != "key" {
 		t.Fatalf("%d rows", len(rows))
 	}

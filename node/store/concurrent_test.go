@@ -79,7 +79,7 @@ func TestConcurrentUse(t *testing.T) {
 func scanned(t *testing.T, s *Store, want []byte) (n uint64) {
 	p, _ := place(want)
 	var last []byte
-	err := s.Scan(p, func(key, enc []byte) error {
+	err := s.Scan(p, nil, func(key, enc []byte) error {
 		if last != nil && bytes.Compare(last, key) >= 0 {
 			return fmt.Errorf("%q after %q", key, last)
 		}
@@ -112,7 +112,7 @@ func TestScanMatchesGet(t *testing.T) {
 			}
 			have := map[string]uint64{}
 			for p := range ring.Partition(testPartitions) {
-				err := s.Scan(p, func(key, enc []byte) error {
+				err := s.Scan(p, nil, func(key, enc []byte) error {
 					if at, _ := place(key); at != p {
 						return fmt.Errorf("%s of partition %d", key, at)
 					}
@@ -129,7 +129,7 @@ func TestScanMatchesGet(t *testing.T) {
 		}
 		stop := errors.New("stop")
 		for p := range ring.Partition(testPartitions) {
-			if err := s.Scan(p, func(_, _ []byte) error { return stop }); !errors.Is(err, stop) {
+			if err := s.Scan(p, nil, func(_, _ []byte) error { return stop }); !errors.Is(err, stop) {
 				t.Fatalf("partition %d: %v", p, err)
 			}
 		}

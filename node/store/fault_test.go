@@ -225,7 +225,7 @@ func TestDamagedRecordIsCorruptNotAbsent(t *testing.T) {
 	if _, err := s.Meta("bad"); !errors.Is(err, record.ErrCorrupt) {
 		t.Fatalf("meta: %v", err)
 	}
-	if err := s.Scan(p, func(_, _ []byte) error { return nil }); !errors.Is(err, record.ErrCorrupt) {
+	if err := s.Scan(p, nil, func(_, _ []byte) error { return nil }); !errors.Is(err, record.ErrCorrupt) {
 		t.Fatalf("scan: %v", err)
 	}
 	if got(t, s, "good") != 1 || s.Stats().Corrupt == 0 {

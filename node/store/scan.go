@@ -9,16 +9,19 @@ import (
 	"kai/node/ring"
 )
 
-// Scan calls fn with every record of partition p in the order of keys, those not yet in the table
-// included. All that was committed before Scan began is there; of what is committed meanwhile, some
+// Scan calls fn with the records of partition p whose keys are greater than after, all if that is
+// empty, in the order of keys, those not yet in the table included. All that was committed before Scan began is there; of what is committed meanwhile, some
 // may be. The slices are valid until fn returns. It ends with fn's first error, or with one that
 // wraps record.ErrCorrupt at a damaged record.
-func (s *Store) Scan(p ring.Partition, fn func(key, enc []byte) error) error {
+func (s *Store) Scan(p ring.Partition, after []byte, fn func(key, enc []byte) error) error {
 	// Overlay first, table second: what moves from the one to the other in between is seen twice,
 	// not missed. Which of the two is newer does not matter: both were current during the scan.
-	fresh, release := s.overlayOf(p)
+	fresh, release := s.overlayOf(p, after)
 	defer release()
-	from := appendTableKey(nil, p, nil)
+	from := appendTableKey(nil, p, after)
+	if len(after) > 0 {
+		from = append(from, 0) // the least key behind it
+	}
 	to := appendTableKey(nil, p+1, nil)
 	if p+1 == 0 {
 		to = []byte{spaceRecord + 1}
@@ -48,9 +51,9 @@ func (s *Store) Scan(p ring.Partition, fn func(key, enc []byte) error) error {
 	return err
 }
 
-// overlayOf returns the newest entries of p's records in the overlay, in the order of keys. They
+// overlayOf returns the newest entries of p's records behind after in the overlay, in the order of keys. They
 // alias chunks, and are good until release.
-func (s *Store) overlayOf(p ring.Partition) (rows []Row, release func()) {
+func (s *Store) overlayOf(p ring.Partition, after []byte) (rows []Row, release func()) {
 	s.liveMu.Lock()
 	chunks := slices.Clone(s.live)
 	for _, c := range chunks {
@@ -59,7 +62,7 @@ func (s *Store) overlayOf(p ring.Partition) (rows []Row, release func()) {
 	s.liveMu.Unlock()
 	for _, c := range chunks {
 		c.each(func(e entry, _ ref) {
-			if e.kind == kindRecord && e.p == p {
+			if e.kind == kindRecord && e.p == p && bytes.Compare(e.key, after) > 0 {
 				rows = append(rows, Row{e.key, e.value})
 			}
 		})

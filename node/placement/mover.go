@@ -1,0 +1,275 @@
+package placement
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"kai/node/message"
+	"kai/node/ring"
+)
+
+// Replica takes messages for one node: the local replica, or the link to a peer.
+type Replica interface {
+	Send(call *message.Call)
+	Flush()
+	Healthy() bool
+}
+
+// Local is this node's own replica.
+type Local interface {
+	// Learn stores a record that another replica holds, unless there is a newer state here. It may
+	// wait for the disk before it returns; the call's completion hears when it is staged and durable.
+	Learn(call *message.Call)
+	// Pulled, MarkPulled: see replica.Replica.
+	Pulled(p ring.Partition, epoch uint32) bool
+	MarkPulled(p ring.Partition, epoch uint32, done func(error))
+}
+
+// Options of NewMover.
+type Options struct {
+	Self       ring.NodeID
+	Partitions int
+	Quorum     ring.Quorum
+	// Configuration is what this node knows of a partition.
+	Configuration func(ring.Partition) ring.Configuration
+	// Adopt takes a newer one, durably, and does not wait for that.
+	Adopt func(ring.Partition, ring.Configuration)
+	// Peer is the way to a node, this one included.
+	Peer  func(ring.NodeID) Replica
+	Local Local
+	// Decide makes value the value of key, unless it has one, and tells the value that it has then, for
+	// good: one register of the cluster. Its errors mean: not known, ask again.
+	Decide func(ctx context.Context, key, value []byte) (chosen []byte, err error)
+	// Target says which nodes should hold a partition, in preference order; nil for "as it is".
+	Target func(ring.Partition) []ring.NodeID
+	// Moves bounds the partitions that this node moves, and those it pulls, at a time.
+	Moves int
+	// Timeout of one message.
+	Timeout time.Duration
+	// Tick is how often to look for something to do.
+	Tick   time.Duration
+	Logger *slog.Logger
+	// Without switches safety rules off. Only the simulator sets it.
+	Without Rule
+}
+
+// Rule names a safety rule that the simulator can switch off, to show that it would notice.
+type Rule uint8
+
+const (
+	// RuleDecide: a partition's members decide the next configuration among themselves.
+	RuleDecide Rule = 1 << iota
+	// RuleJoint: a move goes through a joint configuration.
+	RuleJoint
+	// RulePulled: a joint configuration ends only when its new members have what the old ones held.
+	RulePulled
+)
+
+// Mover moves partitions: it decides their next configurations with their members, pulls what this
+// node is to hold, and ends moves that anybody began. Rival movers are harmless, and so is the end of
+// one at any moment: another finishes (CONSISTENCY: "Who owns a partition"). Safe for concurrent use.
+type Mover struct {
+	o     Options
+	mu    sync.Mutex
+	busy  map[ring.Partition]bool // driven here
+	pulls map[ring.Partition]bool // pulled here
+	tasks sync.WaitGroup
+}
+
+// NewMover makes a mover; it starts nothing.
+func NewMover(o Options) *Mover {
+	return &Mover{o: o, busy: map[ring.Partition]bool{}, pulls: map[ring.Partition]bool{}}
+}
+
+func (m *Mover) has(r Rule) bool { return m.o.Without&r == 0 }
+
+// Run looks for something to do until ctx ends, and returns when all it began has ended.
+func (m *Mover) Run(ctx context.Context) error {
+	defer m.tasks.Wait()
+	tick := time.NewTicker(m.o.Tick)
+	defer tick.Stop()
+	for {
+		for p := range ring.Partition(m.o.Partitions) {
+			m.look(ctx, p)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// look begins what is to be done for p, if there is room.
+func (m *Mover) look(ctx context.Context, p ring.Partition) {
+	c := m.o.Configuration(p)
+	if len(c.Next) > 0 && slices.Contains(c.Next, m.o.Self) && !m.o.Local.Pulled(p, c.Epoch) {
+		m.begin(m.pulls, p, func() error { return m.pull(ctx, p, c) }, "pull")
+	}
+	if !m.drives(c) {
+		return
+	}
+	switch target := m.target(p, c); {
+	case len(c.Next) > 0:
+		m.begin(m.busy, p, func() error { return m.finish(ctx, p, c) }, "move")
+	case target != nil:
+		m.begin(m.busy, p, func() error { return m.Move(ctx, p, target) }, "move")
+	}
+}
+
+// drives reports whether it is this node's turn to move a partition of that configuration: the first
+// healthy member's, by this node's hints. It is no right: any node may.
+func (m *Mover) drives(c ring.Configuration) bool {
+	for _, id := range c.Members {
+		if id == m.o.Self {
+			return true
+		}
+		if m.o.Peer(id).Healthy() {
+			return false
+		}
+	}
+	return false
+}
+
+// target is where p should go, nil if it is there.
+func (m *Mover) target(p ring.Partition, c ring.Configuration) []ring.NodeID {
+	if m.o.Target == nil || len(c.Next) > 0 {
+		return nil
+	}
+	target := m.o.Target(p)
+	if len(target) == 0 || slices.Equal(target, c.Members) {
+		return nil
+	}
+	return target
+}
+
+// begin runs do, unless it runs already for p or there is no room.
+func (m *Mover) begin(running map[ring.Partition]bool, p ring.Partition, do func() error, what string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if running[p] || len(running) >= m.o.Moves {
+		return
+	}
+	running[p] = true
+	m.tasks.Go(func() {
+		if err := do(); err != nil && !errors.Is(err, context.Canceled) {
+			m.o.Logger.Debug(what+" interrupted", "partition", p, "error", err)
+		}
+		m.mu.Lock()
+		delete(running, p)
+		m.mu.Unlock()
+	})
+}
+
+// Move begins to move p to the nodes of next: it makes the configuration joint. If somebody else decided
+// otherwise, it adopts that. Somebody's Run ends the move.
+func (m *Mover) Move(ctx context.Context, p ring.Partition, next []ring.NodeID) error {
+	c := m.o.Configuration(p)
+	if len(c.Next) > 0 {
+		return m.finish(ctx, p, c)
+	}
+	joint := ring.Configuration{Epoch: c.Epoch + 1, Members: c.Members, Next: next}
+	if !m.has(RuleJoint) {
+		joint.Members, joint.Next = next, nil
+	}
+	return m.advance(ctx, p, joint)
+}
+
+// finish ends the move of p, once all its new members have pulled it.
+func (m *Mover) finish(ctx context.Context, p ring.Partition, c ring.Configuration) error {
+	if m.has(RulePulled) {
+		for _, id := range c.Next {
+			if !needsPull(c, id, m.o.Quorum) {
+				continue
+			}
+			if status := m.ask(p, c, id); status != message.OK {
+				return fmt.Errorf("node %s has not pulled partition %d: %s", id, p, status)
+			}
+		}
+	}
+	return m.advance(ctx, p, ring.Configuration{Epoch: c.Epoch + 1, Members: c.Next})
+}
+
+// needsPull reports whether the new member id must pull before the joint configuration c may end. One
+// that was a member already may stay without what it missed: at most n-W of the old members missed a
+// write that counted, and if that is below the new R, every read quorum of the new members has one that
+// did not.
+func needsPull(c ring.Configuration, id ring.NodeID, q ring.Quorum) bool {
+	before, after := q.For(len(c.Members)), q.For(len(c.Next))
+	return !slices.Contains(c.Members, id) || before.N-before.W >= after.R
+}
+
+// ask asks a new member whether it has pulled; one that is behind is told the configuration.
+func (m *Mover) ask(p ring.Partition, c ring.Configuration, id ring.NodeID) message.Status {
+	reply := m.send(id, message.Request{Kind: message.Pulled, Partition: p, Epoch: c.Epoch})
+	if reply.Status == message.WrongEpoch {
+		if reply.Configuration.Epoch > c.Epoch {
+			m.o.Adopt(p, reply.Configuration)
+		} else {
+			m.tell(p, c, id)
+		}
+	}
+	return reply.Status
+}
+
+// advance has c decided as the successor of the configuration before it, and tells everybody concerned
+// what was decided.
+func (m *Mover) advance(ctx context.Context, p ring.Partition, c ring.Configuration) error {
+	chosen := c
+	if m.has(RuleDecide) {
+		value, err := m.o.Decide(ctx, DecisionKey(p, c.Epoch, m.o.Partitions), AppendConfiguration(nil, c))
+		if err != nil {
+			return fmt.Errorf("configuration %d of partition %d is not decided: %w", c.Epoch, p, err)
+		}
+		if chosen, err = DecodeConfiguration(value); err != nil {
+			return err
+		}
+	}
+	m.o.Logger.Info("partition moves", "partition", p, "epoch", chosen.Epoch, "members", chosen.Members, "next", chosen.Next)
+	m.o.Adopt(p, chosen)
+	for _, id := range slices.Concat(c.Members, chosen.Members, chosen.Next) {
+		if id != m.o.Self {
+			m.tell(p, chosen, id)
+		}
+	}
+	return nil
+}
+
+// tell has a node adopt c; who misses it learns it from whoever asks him by a newer epoch.
+func (m *Mover) tell(p ring.Partition, c ring.Configuration, id ring.NodeID) {
+	call := &message.Call{Completion: nobody{}}
+	call.Request = message.Request{Kind: message.Configure, Partition: p, Epoch: c.Epoch, Configuration: c, Timeout: m.o.Timeout}
+	r := m.o.Peer(id)
+	r.Send(call)
+	r.Flush()
+}
+
+// send asks a node and waits; the reply's slices are copies.
+func (m *Mover) send(id ring.NodeID, q message.Request) message.Reply {
+	q.Timeout = m.o.Timeout
+	w := &answer{done: make(chan message.Reply, 1)}
+	call := &message.Call{Request: q, Completion: w}
+	r := m.o.Peer(id)
+	r.Send(call)
+	r.Flush()
+	return <-w.done
+}
+
+type answer struct{ done chan message.Reply }
+
+// Done implements message.Completion.
+func (a *answer) Done(call *message.Call) {
+	reply := call.Reply
+	reply.Record, reply.Items = slices.Clone(reply.Record), slices.Clone(reply.Items)
+	a.done <- reply
+}
+
+type nobody struct{}
+
+// Done implements message.Completion.
+func (nobody) Done(*message.Call) {}

@@ -1,0 +1,132 @@
+package placement
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"kai/node/message"
+	"kai/node/ring"
+)
+
+// pull takes over p from a read quorum of the old members of the joint configuration c, and marks it as
+// pulled. The state of a key that counted before the move is at one of them, at least. What was pulled
+// stays when the pull is interrupted; it begins anew.
+func (m *Mover) pull(ctx context.Context, p ring.Partition, c ring.Configuration) error {
+	if !needsPull(c, m.o.Self, m.o.Quorum) {
+		return m.mark(p, c.Epoch)
+	}
+	need := m.o.Quorum.For(len(c.Members)).R
+	var failed error
+	for _, id := range m.sources(c.Members) {
+		if need == 0 {
+			break
+		}
+		if err := m.pullFrom(ctx, p, c, id); err != nil {
+			failed = err
+			continue
+		}
+		need--
+	}
+	if need > 0 {
+		return fmt.Errorf("%d more old members of partition %d needed: %w", need, p, failed)
+	}
+	return m.mark(p, c.Epoch)
+}
+
+// sources are the old members, this node first, then healthy ones.
+func (m *Mover) sources(members []ring.NodeID) []ring.NodeID {
+	rank := func(id ring.NodeID) int {
+		switch {
+		case id == m.o.Self:
+			return 0
+		case m.o.Peer(id).Healthy():
+			return 1
+		}
+		return 2
+	}
+	sorted := slices.Clone(members)
+	slices.SortStableFunc(sorted, func(a, b ring.NodeID) int { return rank(a) - rank(b) })
+	return sorted
+}
+
+func (m *Mover) mark(p ring.Partition, epoch uint32) error {
+	done := make(chan error, 1)
+	m.o.Local.MarkPulled(p, epoch, func(err error) { done <- err })
+	return <-done
+}
+
+// pullFrom takes all records of p that a node holds, page by page.
+func (m *Mover) pullFrom(ctx context.Context, p ring.Partition, c ring.Configuration, id ring.NodeID) error {
+	var after []byte
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if m.o.Configuration(p).Epoch != c.Epoch {
+			return fmt.Errorf("partition %d has moved on", p)
+		}
+		reply := m.send(id, message.Request{Kind: message.Transfer, Partition: p, Epoch: c.Epoch, Key: after})
+		if reply.Status != message.OK {
+			if reply.Status == message.WrongEpoch && reply.Configuration.Epoch < c.Epoch {
+				m.tell(p, c, id)
+			}
+			return fmt.Errorf("transfer of partition %d from %s: %s", p, id, reply.Status)
+		}
+		rows, more, ok := message.OpenPage(reply.Items)
+		if !ok {
+			return fmt.Errorf("transfer of partition %d from %s: bad page", p, id)
+		}
+		last, err := m.learn(p, c.Epoch, rows)
+		if err != nil {
+			return fmt.Errorf("transfer of partition %d from %s: %w", p, id, err)
+		}
+		if !more {
+			return nil
+		}
+		if len(last) == 0 {
+			return fmt.Errorf("transfer of partition %d from %s: empty page", p, id)
+		}
+		after = last
+	}
+}
+
+// learn stores a page's records, and returns its last key once all are durable.
+func (m *Mover) learn(p ring.Partition, epoch uint32, rows []byte) (last []byte, err error) {
+	w := &learning{status: message.OK}
+	for len(rows) > 0 {
+		key, enc, rest, ok := message.NextRow(rows)
+		if !ok {
+			err = fmt.Errorf("damaged record behind %q", last)
+			break
+		}
+		rows, last = rest, key
+		call := &message.Call{Completion: w}
+		call.Request = message.Request{Kind: message.Accept, Partition: p, Epoch: epoch, Hash: ring.Hash(key), Key: key, Record: enc}
+		w.wait.Add(1)
+		m.o.Local.Learn(call)
+	}
+	w.wait.Wait()
+	if w.status != message.OK && err == nil {
+		err = fmt.Errorf("not stored: %s", w.status)
+	}
+	return last, err
+}
+
+// learning waits for the records of a page.
+type learning struct {
+	wait   sync.WaitGroup
+	mu     sync.Mutex
+	status message.Status // the worst
+}
+
+// Done implements message.Completion.
+func (l *learning) Done(call *message.Call) {
+	if s := call.Reply.Status; s != message.OK {
+		l.mu.Lock()
+		l.status = s
+		l.mu.Unlock()
+	}
+	l.wait.Done()
+}

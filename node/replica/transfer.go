@@ -1,0 +1,190 @@
+package replica
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+
+	"kai/node/message"
+	"kai/node/record"
+	"kai/node/ring"
+)
+
+// Scanner is a Storage that can list a partition. Replicas of moving partitions need one.
+type Scanner interface {
+	// Scan calls fn with the partition's records whose keys are greater than after, in the order of
+	// keys: all that were committed before the call, and perhaps some committed since. The slices are
+	// valid until fn returns. It ends with fn's first error.
+	Scan(p ring.Partition, after []byte, fn func(key, enc []byte) error) error
+}
+
+// transfers is what a replica knows of the moves of its partitions.
+type transfers struct {
+	// settled has, by partition, the epoch since which no write of an earlier one can become durable
+	// here: from then on a scan misses nothing that counted for a quorum of an earlier epoch.
+	settled []atomic.Uint32
+	// pulled has, by partition, the joint epoch for which this node has what its old members held.
+	pulled []atomic.Uint32
+	// settling is a lock that whoever waits for the disk may hold.
+	settling chan struct{}
+}
+
+func newTransfers(partitions int) transfers {
+	return transfers{settled: make([]atomic.Uint32, partitions), pulled: make([]atomic.Uint32, partitions),
+		settling: make(chan struct{}, 1)}
+}
+
+// PulledName is the Journal name of the mark that a partition was pulled.
+func PulledName(p ring.Partition) string { return fmt.Sprintf("pulled/%d", p) }
+
+// LoadPulled reads the marks of earlier lives. It comes before the replica answers anything.
+func (r *Replica) LoadPulled(meta func(name string) ([]byte, error)) error {
+	for p := range r.transfers.pulled {
+		b, err := meta(PulledName(ring.Partition(p)))
+		switch {
+		case err != nil:
+			return fmt.Errorf("replica: mark of partition %d: %w", p, err)
+		case len(b) == 4:
+			r.transfers.pulled[p].Store(binary.BigEndian.Uint32(b))
+		case b != nil:
+			return fmt.Errorf("replica: mark of partition %d has %d bytes: %w", p, len(b), record.ErrCorrupt)
+		}
+	}
+	return nil
+}
+
+// Pulled reports whether this node has what the old members of p's joint configuration epoch held.
+func (r *Replica) Pulled(p ring.Partition, epoch uint32) bool {
+	return r.transfers.pulled[p].Load() == epoch
+}
+
+// MarkPulled says so, durably; done hears when it is. All that was learned before is on disk then.
+func (r *Replica) MarkPulled(p ring.Partition, epoch uint32, done func(error)) {
+	r.opts.Journal.PutMeta(PulledName(p), binary.BigEndian.AppendUint32(nil, epoch), committed(func(err error) {
+		if err == nil {
+			r.transfers.pulled[p].Store(epoch)
+		}
+		done(err)
+	}))
+}
+
+var errPageFull = errors.New("page full")
+
+// transfer answers with a page of a partition that moves away. It reads the disk, on a goroutine of
+// its own.
+func (r *Replica) transfer(call *message.Call, patient bool) {
+	conf := r.opts.Configurations.Configuration(call.Partition)
+	scanner, ok := r.opts.Storage.(Scanner)
+	switch {
+	case !ok || conf.Epoch != call.Epoch || len(conf.Next) == 0 || !slices.Contains(conf.Members, r.opts.Self):
+		call.Reply.Status = message.NotReplica
+		call.Completion.Done(call)
+		return
+	case !patient:
+		r.aside(call)
+		return
+	}
+	if err := r.settle(call.Partition, call.Epoch); err != nil {
+		r.refuse(call, err)
+		call.Completion.Done(call)
+		return
+	}
+	page := message.BeginPage(call.Room[:0])
+	err := scanner.Scan(call.Partition, call.Key, func(key, enc []byte) error {
+		var ok bool
+		if page, ok = message.AppendRow(page, key, enc); !ok {
+			return errPageFull
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errPageFull) {
+		r.refuse(call, err)
+	} else {
+		call.Reply.Items, call.Room = page, page
+	}
+	call.Completion.Done(call)
+}
+
+// settle returns when no accept of an epoch before the joint one, which is followed here, can become
+// durable any more: whoever checked the epoch before has staged its write and let go of its stripe, and
+// the log, which is in order, is durable beyond it.
+func (r *Replica) settle(p ring.Partition, epoch uint32) error {
+	t := &r.transfers
+	if t.settled[p].Load() == epoch {
+		return nil
+	}
+	t.settling <- struct{}{}
+	defer func() { <-t.settling }()
+	if t.settled[p].Load() == epoch {
+		return nil
+	}
+	for i := range r.stripes {
+		r.stripes[i].mu.Lock()
+		//lint:ignore SA2001 whoever held it is what is waited for
+		r.stripes[i].mu.Unlock()
+	}
+	durable := make(chan error, 1)
+	r.opts.Journal.PutMeta("settled", nil, committed(func(err error) { durable <- err }))
+	if err := <-durable; err != nil {
+		return err
+	}
+	t.settled[p].Store(epoch)
+	return nil
+}
+
+// answerPulled answers Pulled. A replica that stays needs nothing, if even without what it may have
+// missed a read quorum of the new members meets every write that counted: see placement's DESIGN.
+func (r *Replica) answerPulled(call *message.Call) {
+	if !r.Pulled(call.Partition, call.Epoch) {
+		call.Reply.Status = message.Busy
+	}
+	call.Completion.Done(call)
+}
+
+// Learn stores a record that another replica had accepted, unless this one has a newer state. It is
+// how transfers come in, and no vote: no promise stands against it, because whatever was promised
+// here for a higher ballot, the quorum that promised it includes a quorum of the old members, who had
+// this record to tell. The call is an Accept's, with the epoch of the joint configuration; it must not
+// be used by a goroutine that may not wait for the disk.
+func (r *Replica) Learn(call *message.Call) {
+	call.Reply = message.Reply{Status: message.OK}
+	b := record.PeekBallot(call.Request.Record)
+	if b.IsZero() {
+		call.Reply.Status = message.Invalid
+		call.Completion.Done(call)
+		return
+	}
+	// Into memory first, so that the stripe's lock is not held while the disk works.
+	if _, _, known := r.opts.Storage.PeekBallot(call.Partition, call.Hash, call.Key); !known {
+		_, _, _ = r.opts.Storage.Get(nil, call.Partition, call.Hash, call.Key)
+	}
+	st := r.stripe(call.Hash)
+	st.mu.Lock()
+	if s := r.serve(call.Partition, call.Epoch, len(call.Key)); s != message.OK {
+		st.mu.Unlock()
+		call.Reply.Status = s
+		call.Completion.Done(call)
+		return
+	}
+	acc, readable, _ := r.accepted(st, call, true)
+	switch {
+	case readable && !acc.Less(b): // staged, perhaps: then it is durable before whatever is put later
+	case !r.opts.Fence.Staged(b.Stamp.Ticks()):
+		call.Reply.Status = message.Busy
+	default:
+		// The promise is never below what is accepted.
+		if slot, _ := r.promised(call.Partition, call.Hash, call.Epoch); slot.Less(b) {
+			*slot = b
+		}
+		answered := r.stage(st, call, b)
+		st.mu.Unlock()
+		if answered != nil {
+			answered.finish()
+		}
+		return
+	}
+	st.mu.Unlock()
+	call.Completion.Done(call)
+}
