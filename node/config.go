@@ -51,6 +51,11 @@ type Config struct {
 	Durability Durability `env:"KAI_DURABILITY" envDefault:"always" means:"when a write is flushed to disk: always before it is acknowledged, or at an interval" want:"always or interval"`
 	// RequestTimeout bounds one client request; at its end the client is told what is known.
 	RequestTimeout time.Duration `env:"KAI_REQUEST_TIMEOUT" envDefault:"2s" means:"longest time a client waits for an answer" want:"a duration from 10ms to 1m, for example 2s"`
+	// ReplaceAfter is how long a node may be dead before others take over what it held. A restart or a
+	// short loss of the network should cost no move.
+	ReplaceAfter time.Duration `env:"KAI_REPLACE_AFTER" envDefault:"2m" means:"how long a node may be dead until others take over its partitions" want:"a duration from 1s to 24h, for example 2m"`
+	// Moves bounds how much of the cluster is between two places at once.
+	Moves int `env:"KAI_MOVES" envDefault:"8" means:"partitions that move at the same time" want:"a number from 1 to 1000"`
 	// MaxValueBytes bounds one value. Memory for requests under way grows with it.
 	MaxValueBytes Bytes `env:"KAI_MAX_VALUE_BYTES" envDefault:"1048576" means:"largest value, in bytes; the same on all nodes" want:"1 to 64MiB, as bytes or with KiB or MiB"`
 	// MaxConnections bounds client connections; one more is told so and closed.

@@ -14,6 +14,7 @@ import (
 const (
 	maxBootstrapExpect = 1000
 	maxVNodes          = 4096
+	maxMoves           = 1000
 	maxName            = 64
 	maxValueBytes      = 64 << 20
 	maxConnections     = 1_000_000
@@ -44,6 +45,10 @@ func (c *Config) check() []Fault {
 	}
 	if p := c.Partitions; p < 1 || p > ring.MaxPartitions || p&(p-1) != 0 {
 		faults.add("Partitions", p, "is not a power of two from 1 to 65536")
+	}
+	faults.within("Moves", int64(c.Moves), 1, maxMoves)
+	if c.ReplaceAfter < time.Second || c.ReplaceAfter > 24*time.Hour {
+		faults.add("ReplaceAfter", c.ReplaceAfter, "is not between 1s and 24h")
 	}
 	faults.within("VNodes", int64(c.VNodes), 1, maxVNodes)
 	faults.within("MaxConnections", int64(c.MaxConnections), 1, maxConnections)

@@ -46,8 +46,7 @@ func (n *node) peerIdentity() peer.Identity {
 	return id
 }
 
-// noSlot is the slot of a node that is not among the founders: it holds no partition and never
-// proposes.
+// noSlot is the slot of a node that has none yet: it holds no partition and never proposes.
 const noSlot = ^uint16(0)
 
 // found waits for the founding and builds the data path.
@@ -72,11 +71,14 @@ func (n *node) found(ctx context.Context) error {
 		Partitions:          f.Partitions, PromiseSlots: promiseSlots, Refused: certainlyNothing,
 		Wall: time.Now, Logger: n.log,
 	})
+	if err := d.replica.LoadPulled(n.store.Meta); err != nil {
+		return err
+	}
 	slot := noSlot
-	for i, founder := range f.Nodes {
-		if founder.ID == n.identity.Node {
-			slot = uint16(i)
-		}
+	if own, err := n.ownSlot(f); err != nil {
+		return err
+	} else if own >= 0 {
+		slot = uint16(own)
 	}
 	d.coordinator = quorum.New(quorum.Options{
 		Slot: slot, Stamps: n.fence, Wall: time.Now, Timeout: n.cfg.RequestTimeout,
@@ -93,8 +95,7 @@ func (n *node) found(ctx context.Context) error {
 	n.data.Store(d)
 	n.links.reroute()
 	n.log.Info("data path open", "cluster_id", f.ClusterID, "quorum", f.Quorum.String(), "partitions", f.Partitions, "nodes", len(f.Nodes), "slot", slot)
-	<-ctx.Done()
-	return nil
+	return n.move(ctx, d)
 }
 
 // promiseSlots is the size of a partition's table of promises: 16 KiB, made when first needed.

@@ -105,7 +105,7 @@ func (n *node) deleteAll(ctx context.Context, d *dataPath) error {
 		var keys [][]byte
 		err := n.store.Scan(ring.Partition(p), nil, func(key, enc []byte) error {
 			var rec record.Record
-			if err := record.Decode(key, enc, &rec); err != nil || rec.Kind != record.Value {
+			if err := record.Decode(key, enc, &rec); err != nil || rec.Kind != record.Value || record.Internal(key) {
 				return nil // what is corrupt here is deleted from another replica's copy
 			}
 			keys = append(keys, append([]byte(nil), key...))

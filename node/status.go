@@ -24,14 +24,10 @@ func (s source) Status() console.Status {
 	}
 	view := n.membership.View()
 	held, favoured := map[ring.NodeID]int{}, map[ring.NodeID]int{}
-	slots := map[ring.NodeID]int{}
 	if d := n.data.Load(); d != nil {
 		f := d.founding
 		st.Cluster = console.Cluster{ID: f.ClusterID, Name: f.Name, Generation: f.Generation, Founding: "founded",
 			Quorum: f.Quorum.String(), Partitions: f.Partitions, VNodes: f.VNodes}
-		for i, node := range f.Nodes {
-			slots[node.ID] = i
-		}
 		snapshot := d.table.Snapshot()
 		for p := range snapshot.Len() {
 			conf := snapshot.At(ring.Partition(p))
@@ -58,12 +54,8 @@ func (s source) Status() console.Status {
 		st.Cluster.Founding = fmt.Sprintf("waiting for %d nodes, %d are here", n.cfg.BootstrapExpect, alive)
 	}
 	for _, node := range view.Nodes {
-		slot, ok := slots[node.ID]
-		if !ok {
-			slot = -1
-		}
 		st.Nodes = append(st.Nodes, console.Node{
-			ID: string(node.ID), Slot: slot, Zone: node.Zone, Alive: node.Alive, Version: node.Version,
+			ID: string(node.ID), Slot: node.Slot, Zone: node.Zone, Alive: node.Alive, Version: node.Version,
 			PeerAddr: node.PeerAddr, GossipAddr: node.GossipAddr, AdminAddr: node.AdminAddr, Boot: node.Boot,
 			Partitions: held[node.ID], Favoured: favoured[node.ID],
 		})

@@ -13,7 +13,7 @@ import (
 func testMeta() meta {
 	return meta{
 		Boot: 300, Settings: settings{ring.Quorum{N: 3, R: 2, W: 2}, 1024, 128}, Expect: 3, ClusterID: strings.Repeat("ab", 16),
-		Zone: "eu-1a", PeerAddr: "10.0.0.1:11212", AdminAddr: "10.0.0.1:11214", Version: "v1.2.3",
+		Zone: "eu-1a", PeerAddr: "10.0.0.1:11212", AdminAddr: "10.0.0.1:11214", Version: "v1.2.3", Slot: 300,
 	}
 }
 
@@ -25,7 +25,14 @@ func TestMeta(t *testing.T) {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	for i := range b {
-		if _, err := parseMeta(b[:i]); err == nil {
+		got, err := parseMeta(b[:i])
+		if without := len(b) - 2; i == without { // what a build before slots says
+			if err != nil || got.Slot != -1 {
+				t.Errorf("without a slot: %+v, %v", got, err)
+			}
+			continue
+		}
+		if err == nil {
 			t.Errorf("cut after %d bytes: taken", i)
 		}
 	}
@@ -34,7 +41,7 @@ func TestMeta(t *testing.T) {
 	}
 	// Nodes of different builds gossip with each other: these bytes are a format.
 	const golden = "01030202ac02800880010320" + "6162616261626162616261626162616261626162616261626162616261626162" +
-		"0565752d31610e31302e302e302e313a31313231320e31302e302e302e313a31313231340676312e322e33"
+		"0565752d31610e31302e302e302e313a31313231320e31302e302e302e313a31313231340676312e322e33" + "ad02"
 	if got := hex.EncodeToString(b); got != golden {
 		t.Errorf("the format has changed: %s", got)
 	}

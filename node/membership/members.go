@@ -52,7 +52,7 @@ func (s *members) seen(node *memberlist.Node, m meta, now time.Time) {
 	s.known[id] = &member{
 		info: ring.NodeInfo{
 			Node: ring.Node{ID: id, Zone: m.Zone}, PeerAddr: m.PeerAddr, GossipAddr: node.Address(), AdminAddr: m.AdminAddr,
-			Version: m.Version, ClusterID: m.ClusterID, Boot: m.Boot, Alive: true,
+			Version: m.Version, ClusterID: m.ClusterID, Boot: m.Boot, Alive: true, Slot: m.Slot,
 		},
 		settings: m.Settings, expect: m.Expect, since: since,
 		node: memberlist.Node{Name: node.Name, Addr: slices.Clone(node.Addr), Port: node.Port},
@@ -137,9 +137,9 @@ func (s *members) list(f *ring.Founding, now time.Time) []ring.NodeInfo {
 	clusterID := ""
 	if f != nil {
 		clusterID = f.ClusterID
-		for _, n := range f.Nodes {
+		for i, n := range f.Nodes {
 			if s.known[n.ID] == nil {
-				nodes = append(nodes, ring.NodeInfo{Node: n, ClusterID: clusterID})
+				nodes = append(nodes, ring.NodeInfo{Node: n, ClusterID: clusterID, Slot: i})
 			}
 		}
 	}

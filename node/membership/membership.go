@@ -26,6 +26,7 @@ type Membership struct {
 
 	view     atomic.Pointer[published]
 	founding atomic.Pointer[ring.Founding]
+	slot     atomic.Int32  // -1: none
 	whenDone chan struct{} // closed when founded
 
 	inbox  chan []byte   // messages from peers; full: dropped
@@ -81,7 +82,8 @@ func New(o Options) (*Membership, error) {
 		nudge: make(chan struct{}, 1), failed: make(chan error, 1), spoken: map[string]time.Time{},
 	}
 	self := o.Self
-	self.Alive, self.ClusterID = true, ""
+	self.Alive, self.ClusterID, self.Slot = true, "", -1
+	m.slot.Store(-1)
 	if f := g.founded(); f != nil {
 		m.founding.Store(f)
 		close(m.whenDone)
@@ -231,11 +233,23 @@ func (m *Membership) adopt() {
 	m.founding.Store(f)
 	m.members.update(m.options.Self.ID, func(o *member) { o.info.ClusterID = f.ClusterID })
 	close(m.whenDone)
+	m.renew()
+}
+
+// renew gossips what this node says of itself anew.
+func (m *Membership) renew() {
 	m.later(func() {
 		if err := m.list.UpdateNode(m.options.Timing.Stream); err != nil {
-			m.log.Debug("gossip of the cluster id is slow", "error", err)
+			m.log.Debug("gossip of this node's data is slow", "error", err)
 		}
 	})
+}
+
+// SetSlot says which slot this node has, from now on: it may hold partitions. Run runs.
+func (m *Membership) SetSlot(slot uint16) {
+	m.slot.Store(int32(slot))
+	m.members.update(m.options.Self.ID, func(o *member) { o.info.Slot = int(slot) })
+	m.renew()
 }
 
 // publish makes a new view if anything in it is new.

@@ -4,12 +4,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 
 	"kai/node/ring"
 )
 
-// meta is what a node gossips about itself, in at most 512 bytes (memberlist's limit). The slot is
-// not in it: it is the node's index in the founding, which all nodes have.
+// meta is what a node gossips about itself, in at most 512 bytes (memberlist's limit).
 type meta struct {
 	Boot      uint64
 	Settings  settings
@@ -19,6 +19,7 @@ type meta struct {
 	PeerAddr  string
 	AdminAddr string
 	Version   string
+	Slot      int // -1 before the node has one
 }
 
 const (
@@ -29,7 +30,8 @@ const (
 var errMeta = errors.New("gossiped node data is malformed")
 
 // appendMeta encodes: version byte; N, R, W a byte each; then uvarints boot, partitions, vnodes,
-// expect; then texts, each with its length before it. Later builds may append fields.
+// expect; then texts, each with its length before it; then one more than the slot, a uvarint. Later builds may
+// append fields.
 func appendMeta(b []byte, m meta) []byte {
 	b = append(b, metaVersion, byte(m.Settings.Quorum.N), byte(m.Settings.Quorum.R), byte(m.Settings.Quorum.W))
 	for _, n := range []uint64{m.Boot, uint64(m.Settings.Partitions), uint64(m.Settings.VNodes), uint64(m.Expect)} {
@@ -39,7 +41,7 @@ func appendMeta(b []byte, m meta) []byte {
 		b = binary.AppendUvarint(b, uint64(len(s)))
 		b = append(b, s...)
 	}
-	return b
+	return binary.AppendUvarint(b, uint64(m.Slot+1))
 }
 
 // parseMeta decodes; it ignores fields appended by later builds.
@@ -71,6 +73,14 @@ func parseMeta(b []byte) (meta, error) {
 			return meta{}, errMeta
 		}
 		*s, b = string(b[size:size+int(n)]), b[size+int(n):]
+	}
+	m.Slot = -1
+	if len(b) > 0 { // builds before this field say nothing
+		slot, size := binary.Uvarint(b)
+		if size <= 0 || slot > math.MaxUint16 {
+			return meta{}, errMeta
+		}
+		m.Slot = int(slot) - 1
 	}
 	if m.ClusterID != "" && !isHex(m.ClusterID, len(clusterIDOfFullLength)) {
 		return meta{}, errMeta

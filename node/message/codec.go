@@ -48,7 +48,7 @@ func (q *Request) Check() error {
 	switch {
 	case q.Kind < Read || q.Kind > Pulled:
 		return fmt.Errorf("%w: kind %d", ErrInvalid, q.Kind)
-	case len(q.Key) > record.MaxKey:
+	case len(q.Key) > record.MaxInternalKey:
 		return fmt.Errorf("%w: key of %d bytes", ErrInvalid, len(q.Key))
 	case len(q.Key) == 0 && q.Kind.hasKey():
 		return fmt.Errorf("%w: no key", ErrInvalid)

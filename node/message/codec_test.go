@@ -59,7 +59,7 @@ func randRequest(r *rand.Rand) *Request {
 	q := &Request{
 		Kind: Kind(1 + r.IntN(int(Pulled))), Digest: r.IntN(2) == 0,
 		Partition: ring.Partition(r.Uint32()), Epoch: r.Uint32(),
-		Key: randBytes(r, 1, record.MaxKey), Ballot: randBallot(r), Next: randBallot(r),
+		Key: randBytes(r, 1, record.MaxInternalKey), Ballot: randBallot(r), Next: randBallot(r),
 		Configuration: randConfiguration(r),
 		Timeout:       time.Duration(r.Uint32()) * time.Millisecond,
 	}
@@ -83,7 +83,7 @@ func randRequest(r *rand.Rand) *Request {
 }
 
 func randItem(r *rand.Rand) Item {
-	return Item{Epoch: r.Uint32(), Digest: r.IntN(2) == 0, Key: randBytes(r, 1, record.MaxKey)}
+	return Item{Epoch: r.Uint32(), Digest: r.IntN(2) == 0, Key: randBytes(r, 1, record.MaxInternalKey)}
 }
 
 func randAnswer(r *rand.Rand) Answer {
@@ -231,7 +231,7 @@ func TestInvalidRequests(t *testing.T) {
 		"kind 0":       {Kind: 0, Key: []byte("k")},
 		"kind 7":       {Kind: 7, Key: []byte("k")},
 		"no key":       {Kind: Read},
-		"long key":     {Kind: Read, Key: make([]byte, 251)},
+		"long key":     {Kind: Read, Key: make([]byte, record.MaxInternalKey+1)},
 		"no record":    {Kind: Accept, Key: []byte("k")},
 		"operation":    {Kind: Mutate, Key: []byte("k"), Op: record.Op{Kind: 99}},
 		"many members": {Kind: Configure, Configuration: ring.Configuration{Members: long}},
@@ -284,7 +284,7 @@ func TestMaxFrame(t *testing.T) {
 		conf.Members, conf.Next = append(conf.Members, id), append(conf.Next, id)
 	}
 	rec := record.Record{Version: 1, CAS: 2, Recent: make([]record.Version, record.MaxRecent), Kind: record.Value, Value: make([]byte, 1000)}
-	key := make([]byte, record.MaxKey)
+	key := make([]byte, record.MaxInternalKey)
 	q := &Request{Kind: Mutate, Key: key, Trace: [TraceLen]byte{1}, Ballot: record.Ballot{Epoch: 1}, Next: record.Ballot{Epoch: 1},
 		Configuration: conf, Record: record.Append(nil, key, &rec)}
 	p := &Reply{Status: OK, Ballot: q.Ballot, Configuration: conf, Record: q.Record,

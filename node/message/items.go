@@ -53,7 +53,7 @@ func NextItem(b []byte) (it Item, rest []byte, ok bool) {
 	c := cursor{b: b}
 	flags := c.u8()
 	it = Item{Epoch: c.u32(), Digest: flags&itemDigest != 0, Key: c.short()}
-	return it, c.b, !c.bad && flags&^itemFlags == 0 && len(it.Key) != 0 && len(it.Key) <= record.MaxKey
+	return it, c.b, !c.bad && flags&^itemFlags == 0 && len(it.Key) != 0 && len(it.Key) <= record.MaxInternalKey
 }
 
 // AppendAnswer appends an answer: status (1), and if that is OK, ballot (12) record (4+n). A record

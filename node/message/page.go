@@ -35,6 +35,6 @@ func OpenPage(page []byte) (rows []byte, more, ok bool) {
 func NextRow(rows []byte) (key, enc, rest []byte, ok bool) {
 	c := cursor{b: rows}
 	key, enc = c.short(), c.long()
-	ok = !c.bad && len(key) != 0 && len(key) <= record.MaxKey && record.Check(key, enc) == nil
+	ok = !c.bad && len(key) != 0 && len(key) <= record.MaxInternalKey && record.Check(key, enc) == nil
 	return key, enc, c.b, ok
 }

@@ -45,9 +45,14 @@ type Options struct {
 	// Decide makes value the value of key, unless it has one, and tells the value that it has then, for
 	// good: one register of the cluster. Its errors mean: not known, ask again.
 	Decide func(ctx context.Context, key, value []byte) (chosen []byte, err error)
-	// Target says which nodes should hold a partition, in preference order; nil for "as it is".
-	Target func(ring.Partition) []ring.NodeID
-	// Moves bounds the partitions that this node moves, and those it pulls, at a time.
+	// Plan says which nodes should hold each partition, by preference, given the configurations of now; nil
+	// if that is not this node's to say, or all is well. One node should plan at a time, because plans of
+	// nodes that see different things would undo each other's; that is all that hangs on it.
+	Plan func(current []ring.Configuration) [][]ring.NodeID
+	// Everybody is the nodes that are told of new configurations beside those concerned, so that each
+	// can plan; nil for nobody.
+	Everybody func() []ring.NodeID
+	// Moves bounds the partitions that move at a time, and those that this node pulls.
 	Moves int
 	// Timeout of one message.
 	Timeout time.Duration
@@ -97,6 +102,7 @@ func (m *Mover) Run(ctx context.Context) error {
 		for p := range ring.Partition(m.o.Partitions) {
 			m.look(ctx, p)
 		}
+		m.plan(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -111,14 +117,31 @@ func (m *Mover) look(ctx context.Context, p ring.Partition) {
 	if len(c.Next) > 0 && slices.Contains(c.Next, m.o.Self) && !m.o.Local.Pulled(p, c.Epoch) {
 		m.begin(m.pulls, p, func() error { return m.pull(ctx, p, c) }, "pull")
 	}
-	if !m.drives(c) {
+	if len(c.Next) > 0 && m.drives(c) {
+		m.begin(m.busy, p, func() error { return m.finish(ctx, p, c) }, "move")
+	}
+}
+
+// plan begins the moves that bring the partitions where they should be, as many as may move at once.
+func (m *Mover) plan(ctx context.Context) {
+	if m.o.Plan == nil {
 		return
 	}
-	switch target := m.target(p, c); {
-	case len(c.Next) > 0:
-		m.begin(m.busy, p, func() error { return m.finish(ctx, p, c) }, "move")
-	case target != nil:
-		m.begin(m.busy, p, func() error { return m.Move(ctx, p, target) }, "move")
+	current := make([]ring.Configuration, m.o.Partitions)
+	room := m.o.Moves
+	for p := range current {
+		if current[p] = m.o.Configuration(ring.Partition(p)); len(current[p].Next) > 0 {
+			room--
+		}
+	}
+	if room <= 0 {
+		return
+	}
+	for p, target := range m.o.Plan(current) {
+		if c := current[p]; len(c.Next) == 0 && len(target) > 0 && !slices.Equal(target, c.Members) && room > 0 {
+			m.begin(m.busy, ring.Partition(p), func() error { return m.Move(ctx, ring.Partition(p), target) }, "move")
+			room--
+		}
 	}
 }
 
@@ -134,18 +157,6 @@ func (m *Mover) drives(c ring.Configuration) bool {
 		}
 	}
 	return false
-}
-
-// target is where p should go, nil if it is there.
-func (m *Mover) target(p ring.Partition, c ring.Configuration) []ring.NodeID {
-	if m.o.Target == nil || len(c.Next) > 0 {
-		return nil
-	}
-	target := m.o.Target(p)
-	if len(target) == 0 || slices.Equal(target, c.Members) {
-		return nil
-	}
-	return target
 }
 
 // begin runs do, unless it runs already for p or there is no room.
@@ -230,9 +241,14 @@ func (m *Mover) advance(ctx context.Context, p ring.Partition, c ring.Configurat
 			return err
 		}
 	}
-	m.o.Logger.Info("partition moves", "partition", p, "epoch", chosen.Epoch, "members", chosen.Members, "next", chosen.Next)
+	m.o.Logger.Debug("partition moves", "partition", p, "epoch", chosen.Epoch, "members", chosen.Members, "next", chosen.Next)
 	m.o.Adopt(p, chosen)
-	for _, id := range slices.Concat(c.Members, chosen.Members, chosen.Next) {
+	told := slices.Concat(c.Members, chosen.Members, chosen.Next)
+	if m.o.Everybody != nil {
+		told = append(told, m.o.Everybody()...)
+	}
+	slices.Sort(told)
+	for _, id := range slices.Compact(told) {
 		if id != m.o.Self {
 			m.tell(p, chosen, id)
 		}

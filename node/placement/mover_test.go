@@ -3,6 +3,7 @@ package placement
 import (
 	"testing"
 
+	"kai/node/record"
 	"kai/node/ring"
 )
 
@@ -15,7 +16,7 @@ func TestDecisionKey(t *testing.T) {
 				if got := ring.PartitionOf(ring.Hash(key), partitions); got != p {
 					t.Fatalf("the key of partition %d is in partition %d", p, got)
 				}
-				if key[0] != Internal || string(key) != string(DecisionKey(p, epoch, partitions)) {
+				if !record.Internal(key) || len(key) > record.MaxInternalKey || string(key) != string(DecisionKey(p, epoch, partitions)) {
 					t.Fatalf("%q", key)
 				}
 				seen[string(key)] = true

@@ -44,7 +44,7 @@ const (
 
 // Options of New.
 type Options struct {
-	// Slot of this node in ballots and versions.
+	// Slot of this node in ballots and versions; SetSlot changes it.
 	Slot   uint16
 	Stamps Stamps
 	// Wall tells the time for expiry and lineage; deadlines go by the monotonic clock.
@@ -70,6 +70,7 @@ type Options struct {
 // concurrent use; it starts goroutines only for the time of a mutation.
 type Coordinator struct {
 	opts     Options
+	slot     atomic.Uint32
 	routes   atomic.Pointer[Routes]
 	lanes    lanes
 	sticky   sticky
@@ -93,6 +94,7 @@ type Counters struct {
 // New makes a coordinator without routes: until SetRoutes everything is unavailable.
 func New(opts Options) *Coordinator {
 	c := &Coordinator{opts: opts}
+	c.SetSlot(opts.Slot)
 	c.routes.Store(&Routes{})
 	c.rounds.New = func() any { return newRound(c) }
 	c.reads.New = func() any { return newReadOp(c) }
@@ -105,6 +107,11 @@ func New(opts Options) *Coordinator {
 
 // SetRoutes replaces the routes. Rounds under way end with those they began with.
 func (c *Coordinator) SetRoutes(r *Routes) { c.routes.Store(r) }
+
+// SetSlot says which slot this node has. Before it has one of its own, it must be no replica.
+func (c *Coordinator) SetSlot(slot uint16) { c.slot.Store(uint32(slot)) }
+
+func (c *Coordinator) ownSlot() uint16 { return uint16(c.slot.Load()) }
 
 // Counters returns the coordinator's counters.
 func (c *Coordinator) Counters() *Counters { return &c.counters }

@@ -32,11 +32,11 @@ func (c *Coordinator) tryExpress(l *lane, m *mutation, s *Session) bool {
 	if !ok {
 		return false
 	}
-	id, ok := c.opts.Stamps.TryNext(c.opts.Slot)
+	id, ok := c.opts.Stamps.TryNext(c.ownSlot())
 	if !ok {
 		return false
 	}
-	stamp, ok := c.opts.Stamps.TryNext(c.opts.Slot)
+	stamp, ok := c.opts.Stamps.TryNext(c.ownSlot())
 	if !ok {
 		return false
 	}

@@ -13,6 +13,13 @@ import (
 // MaxKey is the longest key in bytes (memcache protocol.txt, "Keys").
 const MaxKey = 250
 
+// MaxInternalKey is the longest key in bytes of a record that Kai keeps for itself. Such keys are longer
+// than MaxKey, so that no client can name one.
+const MaxInternalKey = 254
+
+// Internal reports whether key is one of those that Kai keeps for itself.
+func Internal(key []byte) bool { return len(key) > MaxKey }
+
 // Kind says whether a record holds a value.
 type Kind uint8
 

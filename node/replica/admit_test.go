@@ -47,7 +47,7 @@ func TestWhoIsNotAskedRefuses(t *testing.T) {
 		{"vote regained", message.Request{Kind: message.Read}, func(r *rig) { r.SetVoting(false); r.SetVoting(true) }, message.OK},
 		{"partition out of range", message.Request{Kind: message.Read, Partition: 4}, nil, message.Invalid},
 		{"huge partition", message.Request{Kind: message.Read, Partition: 1<<32 - 1}, nil, message.Invalid},
-		{"long key", message.Request{Kind: message.Read, Key: make([]byte, record.MaxKey+1)}, nil, message.Invalid},
+		{"long key", message.Request{Kind: message.Read, Key: make([]byte, record.MaxInternalKey+1)}, nil, message.Invalid},
 		{"mutation", message.Request{Kind: message.Mutate}, nil, message.Invalid},
 		{"unknown kind", message.Request{Kind: 99}, nil, message.Invalid},
 	} {

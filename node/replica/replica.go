@@ -194,7 +194,7 @@ func (r *Replica) serve(p ring.Partition, epoch uint32, key int) message.Status 
 	if !r.voting.Load() {
 		return message.NotVoting
 	}
-	if int(p) >= len(r.promises) || key > record.MaxKey {
+	if int(p) >= len(r.promises) || key > record.MaxInternalKey {
 		return message.Invalid
 	}
 	if epoch != 0 && epoch == r.serves[p].Load() {

@@ -178,7 +178,7 @@ func TestReadMany(t *testing.T) {
 		var items []byte
 		for _, it := range []message.Item{
 			{Epoch: 1, Key: key}, {Epoch: 1, Key: key, Digest: true}, {Epoch: 1, Key: []byte("absent")},
-			{Epoch: 2, Key: key}, {Epoch: 1, Key: bytes.Repeat([]byte("k"), record.MaxKey)},
+			{Epoch: 2, Key: key}, {Epoch: 1, Key: bytes.Repeat([]byte("k"), record.MaxInternalKey)},
 		} {
 			items = message.AppendItem(items, it)
 		}

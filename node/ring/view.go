@@ -29,6 +29,9 @@ type NodeInfo struct {
 	// Boot counts the starts of the node's data directory.
 	Boot  uint64
 	Alive bool
+	// Slot is the node's number in ballots and versions; -1 as long as it has none, or none is known.
+	// A node without a slot holds no partition.
+	Slot int
 }
 
 // View is an immutable picture of the nodes, sorted by id. Serial grows with each new view of this

@@ -164,11 +164,11 @@ func TestTooLarge(t *testing.T) {
 		if err := tryPut(s, "key", 1, 4<<10); !errors.Is(err, ErrTooLarge) {
 			t.Errorf("record: %v", err)
 		}
-		if err := tryPut(s, strings.Repeat("k", record.MaxKey+1), 1, 0); !errors.Is(err, ErrTooLarge) {
+		if err := tryPut(s, strings.Repeat("k", record.MaxInternalKey+1), 1, 0); !errors.Is(err, ErrTooLarge) {
 			t.Errorf("key: %v", err)
 		}
 		// The largest of all, many times: it must fit wherever the log stands.
-		key := strings.Repeat("k", record.MaxKey)
+		key := strings.Repeat("k", record.MaxInternalKey)
 		for i := range 40 {
 			put(t, s, key, uint64(i+1), 4<<10-len(counted(nil, 10, 0)))
 			put(t, s, "small", uint64(i+1), i*3)

@@ -84,7 +84,7 @@ func (o *Options) fill() error {
 	def(&o.OverlayBytes, 64<<20)
 	def(&o.QueueBytes, o.OverlayBytes/4)
 	def(&o.QueueEntries, 1<<16)
-	largest := int64(entrySize(record.MaxKey, o.MaxRecordBytes))
+	largest := int64(entrySize(record.MaxInternalKey, o.MaxRecordBytes))
 	def(&o.SegmentBytes, max(16<<20, 2*largest))
 	o.SegmentBytes = (max(o.SegmentBytes, largest+segmentHeaderLen+markLen+endLen) + 4095) &^ 4095
 	if o.SegmentBytes > math.MaxUint32 {

@@ -223,7 +223,7 @@ func (s *Store) fail(what string, err error) error {
 // the committer's goroutine, or before Put returns when the write is refused. key and enc are copied.
 // Writes become durable and visible in the order of Put. enc must be a valid encoding.
 func (s *Store) Put(p ring.Partition, hash uint64, key, enc []byte, done interface{ Committed(error) }) {
-	if len(key) > record.MaxKey || len(enc) > s.opts.MaxRecordBytes {
+	if len(key) > record.MaxInternalKey || len(enc) > s.opts.MaxRecordBytes {
 		done.Committed(ErrTooLarge)
 		return
 	}

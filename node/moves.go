@@ -1,0 +1,176 @@
+package node
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"time"
+
+	"kai/node/placement"
+	"kai/node/ring"
+)
+
+const (
+	// moveTick is how often a node looks whether partitions should move.
+	moveTick = 200 * time.Millisecond
+	// moveTimeout bounds one message of a move: a page takes a disk and a link their time.
+	moveTimeout = 5 * time.Second
+	// slotPause is the time between two attempts to get a slot.
+	slotPause = 500 * time.Millisecond
+	slotName  = "slot"
+)
+
+// move takes a slot, if this node has none, and then part in the moves of partitions, until ctx ends.
+func (n *node) move(ctx context.Context, d *dataPath) error {
+	if err := n.takeSlot(ctx, d); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	seen := newSightings(n, d)
+	mover := placement.NewMover(placement.Options{
+		Self: n.identity.Node, Partitions: d.founding.Partitions, Quorum: d.founding.Quorum,
+		Configuration: d.table.Configuration,
+		Adopt:         func(p ring.Partition, c ring.Configuration) { adopt(d.replica, p, c) },
+		Peer:          func(id ring.NodeID) placement.Replica { return n.links.replica(id) },
+		Local:         d.replica, Decide: d.coordinator.Decide,
+		Plan: seen.plan, Everybody: seen.alive,
+		Moves: n.cfg.Moves, Timeout: moveTimeout, Tick: moveTick, Logger: n.log,
+	})
+	return mover.Run(ctx)
+}
+
+// takeSlot finds out this node's slot: a founder's is its place in the founding; another node claims
+// the first that nobody has, for good, in a register of the cluster.
+func (n *node) takeSlot(ctx context.Context, d *dataPath) error {
+	slot, err := n.ownSlot(d.founding)
+	if err != nil {
+		return err
+	}
+	for next := len(d.founding.Nodes); slot < 0; {
+		if next >= int(noSlot) {
+			return fmt.Errorf("all %d slots of cluster %s have been given away", next, d.founding.ClusterID)
+		}
+		owner, err := d.coordinator.Decide(ctx, placement.SlotKey(uint16(next)), []byte(n.identity.Node))
+		switch {
+		case err != nil:
+			n.log.Debug("slot not decided", "slot", next, "error", err)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(slotPause):
+			}
+		case string(owner) == string(n.identity.Node):
+			slot = next
+			if err := n.keepSlot(uint16(slot)); err != nil {
+				return err
+			}
+			n.log.Info("slot taken", "slot", slot)
+		default:
+			next++
+		}
+	}
+	d.coordinator.SetSlot(uint16(slot))
+	n.membership.SetSlot(uint16(slot))
+	return nil
+}
+
+// ownSlot is the slot this node knows to have, or -1.
+func (n *node) ownSlot(f ring.Founding) (int, error) {
+	if i := slices.IndexFunc(f.Nodes, func(o ring.Node) bool { return o.ID == n.identity.Node }); i >= 0 {
+		return i, nil
+	}
+	b, err := n.store.Meta(slotName)
+	if err != nil {
+		return 0, fmt.Errorf("slot of this node: %w", err)
+	}
+	if len(b) != 2 {
+		return -1, nil
+	}
+	return int(binary.BigEndian.Uint16(b)), nil
+}
+
+func (n *node) keepSlot(slot uint16) error {
+	done := make(chan error, 1)
+	n.store.PutMeta(slotName, binary.BigEndian.AppendUint16(nil, slot), told(func(err error) { done <- err }))
+	return <-done
+}
+
+type told func(error)
+
+// Committed implements the store's callback.
+func (f told) Committed(err error) { f(err) }
+
+// sightings remembers when nodes were last seen alive. One that this process has not seen yet counts
+// as seen at its start: nobody is to be replaced because an observer is young. The mover's own.
+type sightings struct {
+	n    *node
+	d    *dataPath
+	last map[ring.NodeID]time.Time
+	born time.Time
+}
+
+func newSightings(n *node, d *dataPath) *sightings {
+	return &sightings{n: n, d: d, last: map[ring.NodeID]time.Time{}, born: time.Now()}
+}
+
+// alive lists the nodes that gossip holds for alive.
+func (s *sightings) alive() []ring.NodeID {
+	var ids []ring.NodeID
+	for _, info := range s.n.membership.View().Nodes {
+		if info.Alive {
+			ids = append(ids, info.ID)
+		}
+	}
+	return ids
+}
+
+// plan says where partitions should be, if this node is the first of those alive.
+func (s *sightings) plan(current []ring.Configuration) [][]ring.NodeID {
+	now := time.Now()
+	zones := map[ring.NodeID]string{}
+	for _, founder := range s.d.founding.Nodes {
+		zones[founder.ID] = founder.Zone
+	}
+	held := map[ring.NodeID]bool{}
+	replicas := 0
+	for _, c := range current {
+		for _, id := range c.Members {
+			held[id] = true
+		}
+		replicas = max(replicas, len(c.Members))
+	}
+	first := true
+	may := held // hold partitions
+	for _, info := range s.n.membership.View().Nodes {
+		zones[info.ID] = info.Zone
+		if info.Slot < 0 {
+			continue
+		}
+		may[info.ID] = true
+		if info.Alive {
+			s.last[info.ID] = now
+			first = first && info.ID >= s.n.identity.Node
+		}
+	}
+	if !first {
+		return nil
+	}
+	var nodes []ring.Node
+	for id := range may {
+		last, ok := s.last[id]
+		if !ok {
+			last = s.born
+		}
+		if now.Sub(last) < s.n.cfg.ReplaceAfter {
+			nodes = append(nodes, ring.Node{ID: id, Zone: zones[id]})
+		}
+	}
+	if len(nodes) < min(replicas, s.d.founding.Quorum.N) {
+		return nil // who is dead has no substitute: it stays a member, and may come back
+	}
+	preferred := ring.PreferenceLists(nodes, len(current), s.d.founding.Quorum.N, s.d.founding.VNodes)
+	return placement.Plan(current, preferred, nodes, s.d.founding.Quorum.N)
+}
