@@ -26,7 +26,7 @@ func (n *node) openStore() (*store.Store, error) {
 		boot = nil // not Linux: an unclean stop then counts as one of the machine
 	}
 	return store.Open(store.Options{
-		Dir: cfg.DataDir, Logger: n.log, Interval: cfg.Durability == DurabilityInterval,
+		Dir: cfg.DataDir, Logger: n.log, Partitions: cfg.Partitions, Interval: cfg.Durability == DurabilityInterval,
 		BootID: strings.TrimSpace(string(boot)), CacheBytes: int64(cfg.CacheBytes),
 		MaxRecordBytes: int(cfg.MaxValueBytes) + record.Overhead, OverlayBytes: overlayBytes(int64(cfg.CacheBytes)),
 		BatchBegin: func() { n.peers.Hold() }, BatchEnd: n.batchEnd,
@@ -62,7 +62,10 @@ func (n *node) found(ctx context.Context) error {
 		return err
 	}
 	d := &dataPath{founding: f}
-	if d.table, err = placement.New(f, confs, func(ring.Partition, ring.Configuration) { n.links.reroute() }); err != nil {
+	if d.table, err = placement.New(f, confs, func(ring.Partition, ring.Configuration) {
+		n.links.reroute()
+		d.wakeMover()
+	}); err != nil {
 		return err
 	}
 	d.replica = replica.New(replica.Options{

@@ -39,6 +39,7 @@ func (n *node) move(ctx context.Context, d *dataPath) error {
 		Plan: seen.plan, Everybody: seen.alive,
 		Moves: n.cfg.Moves, Timeout: moveTimeout, Tick: moveTick, Logger: n.log,
 	})
+	d.mover.Store(mover)
 	return mover.Run(ctx)
 }
 
@@ -110,6 +111,11 @@ type sightings struct {
 	d    *dataPath
 	last map[ring.NodeID]time.Time
 	born time.Time
+	// What the last plan was made of, if nothing was to be done: then the same is not planned again at once.
+	idle   bool
+	serial uint64
+	epochs uint64
+	asked  time.Time
 }
 
 func newSightings(n *node, d *dataPath) *sightings {
@@ -127,9 +133,28 @@ func (s *sightings) alive() []ring.NodeID {
 	return ids
 }
 
+// replan is how often an idle cluster is planned anew: a node's death counts by time alone.
+const replan = 2 * time.Second
+
 // plan says where partitions should be, if this node is the first of those alive.
 func (s *sightings) plan(current []ring.Configuration) [][]ring.NodeID {
-	now := time.Now()
+	now, serial, epochs := time.Now(), s.n.membership.View().Serial, uint64(0)
+	for _, c := range current {
+		epochs += uint64(c.Epoch)
+	}
+	if s.idle && serial == s.serial && epochs == s.epochs && now.Sub(s.asked) < replan {
+		return nil
+	}
+	s.serial, s.epochs, s.asked = serial, epochs, now
+	lists := s.lists(now, current)
+	s.idle = true
+	for p, list := range lists {
+		s.idle = s.idle && (slices.Equal(list, current[p].Members) || len(current[p].Next) > 0)
+	}
+	return lists
+}
+
+func (s *sightings) lists(now time.Time, current []ring.Configuration) [][]ring.NodeID {
 	zones := map[ring.NodeID]string{}
 	for _, founder := range s.d.founding.Nodes {
 		zones[founder.ID] = founder.Zone

@@ -53,6 +53,14 @@ type dataPath struct {
 	table       *placement.Table
 	replica     *replica.Replica
 	coordinator *quorum.Coordinator
+	mover       atomic.Pointer[placement.Mover]
+}
+
+// wakeMover has the mover look at once, if it runs.
+func (d *dataPath) wakeMover() {
+	if m := d.mover.Load(); m != nil {
+		m.Wake()
+	}
 }
 
 // Run runs a node until ctx ends, and returns when everything it started has ended. The error says

@@ -52,7 +52,7 @@ type Options struct {
 	// Everybody is the nodes that are told of new configurations beside those concerned, so that each
 	// can plan; nil for nobody.
 	Everybody func() []ring.NodeID
-	// Moves bounds the partitions that move at a time, and those that this node pulls.
+	// Moves bounds the partitions that move at a time.
 	Moves int
 	// Timeout of one message.
 	Timeout time.Duration
@@ -81,15 +81,20 @@ const (
 type Mover struct {
 	o     Options
 	mu    sync.Mutex
-	busy  map[ring.Partition]bool // driven here
-	pulls map[ring.Partition]bool // pulled here
+	busy  map[ring.Partition]bool          // driven here
+	pulls map[ring.Partition]bool          // pulled here
+	todo  map[ring.Partition][]ring.NodeID // planned; Run's own
+	wake  chan struct{}                    // room for one
 	tasks sync.WaitGroup
 }
 
 // NewMover makes a mover; it starts nothing.
 func NewMover(o Options) *Mover {
-	return &Mover{o: o, busy: map[ring.Partition]bool{}, pulls: map[ring.Partition]bool{}}
+	return &Mover{o: o, busy: map[ring.Partition]bool{}, pulls: map[ring.Partition]bool{}, wake: make(chan struct{}, 1)}
 }
+
+// askPause is how long a node that has not pulled is left alone, at first.
+const askPause = 5 * time.Millisecond
 
 func (m *Mover) has(r Rule) bool { return m.o.Without&r == 0 }
 
@@ -102,12 +107,22 @@ func (m *Mover) Run(ctx context.Context) error {
 		for p := range ring.Partition(m.o.Partitions) {
 			m.look(ctx, p)
 		}
-		m.plan(ctx)
+		m.start(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-m.wake:
 		case <-tick.C:
+			m.plan()
 		}
+	}
+}
+
+// Wake has Run look at once. It does not block.
+func (m *Mover) Wake() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -122,24 +137,40 @@ func (m *Mover) look(ctx context.Context, p ring.Partition) {
 	}
 }
 
-// plan begins the moves that bring the partitions where they should be, as many as may move at once.
-func (m *Mover) plan(ctx context.Context) {
+// plan asks anew where partitions should be.
+func (m *Mover) plan() {
 	if m.o.Plan == nil {
 		return
 	}
 	current := make([]ring.Configuration, m.o.Partitions)
-	room := m.o.Moves
 	for p := range current {
-		if current[p] = m.o.Configuration(ring.Partition(p)); len(current[p].Next) > 0 {
+		current[p] = m.o.Configuration(ring.Partition(p))
+	}
+	m.todo = map[ring.Partition][]ring.NodeID{}
+	for p, target := range m.o.Plan(current) {
+		if c := current[p]; len(c.Next) == 0 && len(target) > 0 && !slices.Equal(target, c.Members) {
+			m.todo[ring.Partition(p)] = target
+		}
+	}
+}
+
+// start begins planned moves, as many as may go on at once.
+func (m *Mover) start(ctx context.Context) {
+	if len(m.todo) == 0 {
+		return
+	}
+	room := m.o.Moves
+	for p := range ring.Partition(m.o.Partitions) {
+		if len(m.o.Configuration(p).Next) > 0 {
 			room--
 		}
 	}
-	if room <= 0 {
-		return
-	}
-	for p, target := range m.o.Plan(current) {
-		if c := current[p]; len(c.Next) == 0 && len(target) > 0 && !slices.Equal(target, c.Members) && room > 0 {
-			m.begin(m.busy, ring.Partition(p), func() error { return m.Move(ctx, ring.Partition(p), target) }, "move")
+	for p, target := range m.todo {
+		if room <= 0 {
+			return
+		}
+		if m.begin(m.busy, p, func() error { return m.Move(ctx, p, target) }, "move") {
+			delete(m.todo, p)
 			room--
 		}
 	}
@@ -160,21 +191,26 @@ func (m *Mover) drives(c ring.Configuration) bool {
 }
 
 // begin runs do, unless it runs already for p or there is no room.
-func (m *Mover) begin(running map[ring.Partition]bool, p ring.Partition, do func() error, what string) {
+func (m *Mover) begin(running map[ring.Partition]bool, p ring.Partition, do func() error, what string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if running[p] || len(running) >= m.o.Moves {
-		return
+	if running[p] || len(running) >= 2*m.o.Moves {
+		return false
 	}
 	running[p] = true
 	m.tasks.Go(func() {
-		if err := do(); err != nil && !errors.Is(err, context.Canceled) {
+		err := do()
+		if err != nil && !errors.Is(err, context.Canceled) {
 			m.o.Logger.Debug(what+" interrupted", "partition", p, "error", err)
 		}
 		m.mu.Lock()
 		delete(running, p)
 		m.mu.Unlock()
+		if err == nil { // what failed is tried again at the next tick, not at once
+			m.Wake()
+		}
 	})
+	return true
 }
 
 // Move begins to move p to the nodes of next: it makes the configuration joint. If somebody else decided
@@ -193,13 +229,22 @@ func (m *Mover) Move(ctx context.Context, p ring.Partition, next []ring.NodeID) 
 
 // finish ends the move of p, once all its new members have pulled it.
 func (m *Mover) finish(ctx context.Context, p ring.Partition, c ring.Configuration) error {
-	if m.has(RulePulled) {
-		for _, id := range c.Next {
-			if !needsPull(c, id, m.o.Quorum) {
-				continue
+	for _, id := range c.Next {
+		if !m.has(RulePulled) || !needsPull(c, id, m.o.Quorum) {
+			continue
+		}
+		for pause := askPause; ; pause = min(2*pause, m.o.Tick) {
+			status := m.ask(p, c, id)
+			if status == message.OK {
+				break
 			}
-			if status := m.ask(p, c, id); status != message.OK {
+			if status != message.Busy || m.o.Configuration(p).Epoch != c.Epoch {
 				return fmt.Errorf("node %s has not pulled partition %d: %s", id, p, status)
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(pause):
 			}
 		}
 	}

@@ -51,29 +51,43 @@ func (s *Store) Scan(p ring.Partition, after []byte, fn func(key, enc []byte) er
 	return err
 }
 
-// overlayOf returns the newest entries of p's records behind after in the overlay, in the order of keys. They
-// alias chunks, and are good until release.
+// overlayOf returns the newest entries of p's records behind after in the overlay, in the order of keys.
+// They alias chunks, and are good until release. It goes through the indexes, not the entries: a
+// partition is a small part of the overlay, and its hashes tell.
 func (s *Store) overlayOf(p ring.Partition, after []byte) (rows []Row, release func()) {
-	s.liveMu.Lock()
-	chunks := slices.Clone(s.live)
-	for _, c := range chunks {
-		c.hold()
-	}
-	s.liveMu.Unlock()
-	for _, c := range chunks {
-		c.each(func(e entry, _ ref) {
-			if e.kind == kindRecord && e.p == p && bytes.Compare(e.key, after) > 0 {
-				rows = append(rows, Row{e.key, e.value})
+	held := map[uint32]*chunk{}
+	for i := range s.shards {
+		s.shards[i].collect(s.window, func(hash uint64) bool {
+			return s.opts.Partitions == 0 || ring.PartitionOf(hash, s.opts.Partitions) == p
+		}, func(e entry, r ref) {
+			if e.kind != kindRecord || e.p != p || bytes.Compare(e.key, after) <= 0 {
+				return
 			}
+			if held[r.chunk()] == nil {
+				held[r.chunk()] = s.window.slot(r.chunk()).Load().hold()
+			}
+			rows = append(rows, Row{e.key, e.value})
 		})
 	}
-	// Of one key, the newest comes first and stays.
-	slices.Reverse(rows)
-	slices.SortStableFunc(rows, func(a, b Row) int { return bytes.Compare(a.Key, b.Key) })
-	rows = slices.CompactFunc(rows, func(a, b Row) bool { return bytes.Equal(a.Key, b.Key) })
+	slices.SortFunc(rows, func(a, b Row) int { return bytes.Compare(a.Key, b.Key) })
 	return rows, func() {
-		for _, c := range chunks {
+		for _, c := range held {
 			c.release()
 		}
+	}
+}
+
+// collect calls fn with the newest entries of the overlay whose hashes are wanted.
+func (sh *shard) collect(w window, wanted func(hash uint64) bool, fn func(entry, ref)) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	for _, slot := range sh.index.slots {
+		if place := slot.next - 1; slot.next != 0 && place&inOverlay != 0 && wanted(slot.hash) {
+			r := ref(place &^ inOverlay)
+			fn(w.at(r), r)
+		}
+	}
+	for _, r := range sh.twins {
+		fn(w.at(r), r)
 	}
 }
