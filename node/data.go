@@ -151,6 +151,9 @@ func (h handler) Send(call *message.Call) {
 		call.Completion.Done(call)
 	case call.Kind == message.Mutate:
 		d.coordinator.Forwarded(call)
+	case call.Kind == message.Configurations:
+		placement.Newer(call, d.founding.Partitions, d.table.Configuration)
+		call.Completion.Done(call)
 	case call.Kind == message.Flush:
 		go h.n.flushHere(call)
 	default:

@@ -28,6 +28,12 @@ func (s source) Status() console.Status {
 		f := d.founding
 		st.Cluster = console.Cluster{ID: f.ClusterID, Name: f.Name, Generation: f.Generation, Founding: "founded",
 			Quorum: f.Quorum.String(), Partitions: f.Partitions, VNodes: f.VNodes}
+		able := 0
+		for _, node := range view.Nodes {
+			if node.Slot >= 0 && node.Alive {
+				able++
+			}
+		}
 		snapshot := d.table.Snapshot()
 		for p := range snapshot.Len() {
 			conf := snapshot.At(ring.Partition(p))
@@ -37,12 +43,15 @@ func (s source) Status() console.Status {
 					favoured[id]++
 				}
 			}
+			if len(conf.Next) > 0 {
+				st.Moving++
+			}
 			if len(conf.Members) < f.Quorum.N {
 				st.UnderReplicated.Partitions++
 			}
 		}
 		if st.UnderReplicated.Partitions > 0 {
-			st.UnderReplicated.Reason = fmt.Sprintf("the cluster was founded by %d nodes, and %s wants %d replicas", len(f.Nodes), f.Quorum, f.Quorum.N)
+			st.UnderReplicated.Reason = fmt.Sprintf("%d nodes may hold partitions, and %s wants %d replicas", able, f.Quorum, f.Quorum.N)
 		}
 	} else {
 		alive := 0

@@ -19,7 +19,9 @@ type Status struct {
 	Nodes []Node `json:"nodes"`
 	// UnderReplicated counts the partitions with fewer replicas than N; Reason says why.
 	UnderReplicated UnderReplicated `json:"under_replicated"`
-	Store           Store           `json:"store"`
+	// Moving counts the partitions on their way to other nodes.
+	Moving int   `json:"moving"`
+	Store  Store `json:"store"`
 	// Links are the connections to other nodes, sorted by node.
 	Links []Link `json:"links,omitempty"`
 }

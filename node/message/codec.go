@@ -46,13 +46,13 @@ func (k Kind) hasKey() bool { return k <= Mutate || k == Flush }
 // understand. Whoever appends requests of others calls it first.
 func (q *Request) Check() error {
 	switch {
-	case q.Kind < Read || q.Kind > Pulled:
+	case q.Kind < Read || q.Kind > Configurations:
 		return fmt.Errorf("%w: kind %d", ErrInvalid, q.Kind)
 	case len(q.Key) > record.MaxInternalKey:
 		return fmt.Errorf("%w: key of %d bytes", ErrInvalid, len(q.Key))
 	case len(q.Key) == 0 && q.Kind.hasKey():
 		return fmt.Errorf("%w: no key", ErrInvalid)
-	case (len(q.Items) == 0) == (q.Kind == ReadMany):
+	case (len(q.Items) == 0) == (q.Kind == ReadMany || q.Kind == Configurations):
 		return fmt.Errorf("%w: items", ErrInvalid)
 	case q.Kind == Accept && len(q.Record) == 0:
 		return fmt.Errorf("%w: accept without a record", ErrInvalid)

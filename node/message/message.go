@@ -38,6 +38,10 @@ const (
 	// Pulled asks a replica that is new in the joint configuration Epoch whether it has all that its
 	// old members held: OK, or Busy for not yet.
 	Pulled
+	// Configurations asks a node which configurations it knows that are newer than those of Items: the
+	// epochs of the partitions from Partition on, 4 bytes each. Items of the reply is what
+	// node/placement makes of it.
+	Configurations
 )
 
 // TraceLen is the room for trace context: 16 bytes trace id, 8 span id, 1 flags.

@@ -50,7 +50,7 @@ type Options struct {
 	// nodes that see different things would undo each other's; that is all that hangs on it.
 	Plan func(current []ring.Configuration) [][]ring.NodeID
 	// Everybody is the nodes that are told of new configurations beside those concerned, so that each
-	// can plan; nil for nobody.
+	// can plan, and asked for those they know; nil for nobody.
 	Everybody func() []ring.NodeID
 	// Moves bounds the partitions that move at a time.
 	Moves int
@@ -85,12 +85,14 @@ type Mover struct {
 	pulls map[ring.Partition]bool          // pulled here
 	todo  map[ring.Partition][]ring.NodeID // planned; Run's own
 	wake  chan struct{}                    // room for one
+	heard map[ring.NodeID]bool             // who has told all configurations it knows
+	next  int                              // to be asked for them
 	tasks sync.WaitGroup
 }
 
 // NewMover makes a mover; it starts nothing.
 func NewMover(o Options) *Mover {
-	return &Mover{o: o, busy: map[ring.Partition]bool{}, pulls: map[ring.Partition]bool{}, wake: make(chan struct{}, 1)}
+	return &Mover{o: o, busy: map[ring.Partition]bool{}, pulls: map[ring.Partition]bool{}, wake: make(chan struct{}, 1), heard: map[ring.NodeID]bool{}}
 }
 
 // askPause is how long a node that has not pulled is left alone, at first.
@@ -103,6 +105,7 @@ func (m *Mover) Run(ctx context.Context) error {
 	defer m.tasks.Wait()
 	tick := time.NewTicker(m.o.Tick)
 	defer tick.Stop()
+	m.tasks.Go(func() { m.learn(ctx) })
 	for {
 		for p := range ring.Partition(m.o.Partitions) {
 			m.look(ctx, p)
@@ -114,6 +117,25 @@ func (m *Mover) Run(ctx context.Context) error {
 		case <-m.wake:
 		case <-tick.C:
 			m.plan()
+		}
+	}
+}
+
+// learnEvery is how often a node is asked for its configurations, once all have been.
+const learnEvery = time.Second
+
+// learn keeps the configurations up to date until ctx ends.
+func (m *Mover) learn(ctx context.Context) {
+	for {
+		m.learnNext()
+		pause := learnEvery
+		if m.o.Everybody != nil && !m.informed() {
+			pause = m.o.Tick / 4
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
 		}
 	}
 }
@@ -139,7 +161,7 @@ func (m *Mover) look(ctx context.Context, p ring.Partition) {
 
 // plan asks anew where partitions should be.
 func (m *Mover) plan() {
-	if m.o.Plan == nil {
+	if m.o.Plan == nil || !m.informed() {
 		return
 	}
 	current := make([]ring.Configuration, m.o.Partitions)
@@ -238,7 +260,8 @@ func (m *Mover) finish(ctx context.Context, p ring.Partition, c ring.Configurati
 			if status == message.OK {
 				break
 			}
-			if status != message.Busy || m.o.Configuration(p).Epoch != c.Epoch {
+			// Behind: it was told the configuration just now.
+			if status != message.Busy && status != message.WrongEpoch || m.o.Configuration(p).Epoch != c.Epoch {
 				return fmt.Errorf("node %s has not pulled partition %d: %s", id, p, status)
 			}
 			select {

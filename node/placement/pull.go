@@ -78,7 +78,7 @@ func (m *Mover) pullFrom(ctx context.Context, p ring.Partition, c ring.Configura
 		if !ok {
 			return fmt.Errorf("transfer of partition %d from %s: bad page", p, id)
 		}
-		last, err := m.learn(p, c.Epoch, rows)
+		last, err := m.store(p, c.Epoch, rows)
 		if err != nil {
 			return fmt.Errorf("transfer of partition %d from %s: %w", p, id, err)
 		}
@@ -92,8 +92,8 @@ func (m *Mover) pullFrom(ctx context.Context, p ring.Partition, c ring.Configura
 	}
 }
 
-// learn stores a page's records, and returns its last key once all are durable.
-func (m *Mover) learn(p ring.Partition, epoch uint32, rows []byte) (last []byte, err error) {
+// store stores a page's records, and returns its last key once all are durable.
+func (m *Mover) store(p ring.Partition, epoch uint32, rows []byte) (last []byte, err error) {
 	w := &learning{status: message.OK}
 	for len(rows) > 0 {
 		key, enc, rest, ok := message.NextRow(rows)

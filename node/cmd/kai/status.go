@@ -60,6 +60,7 @@ func (a app) printStatus(s console.Status, now time.Time) {
 		{"cluster", fmt.Sprintf("%s, %s, id %s", c.Name, c.Founding, orDash(c.ID))},
 		{"quorum", fmt.Sprintf("%s (N:R:W), %d partitions, %d vnodes a node", c.Quorum, c.Partitions, c.VNodes)},
 		{"under-replicated", p.underReplicated(s.UnderReplicated)},
+		{"moving", moving(s.Moving)},
 		{"store", storeLine(s.Store, p)},
 	})
 	rows := [][]string{{"NODE", "STATE", "ZONE", "SLOT", "PARTITIONS", "FAVOURED", "PEER ADDRESS", "LINK", "VERSION", "BOOT"}}
@@ -80,6 +81,13 @@ func (p printer) underReplicated(u console.UnderReplicated) string {
 		return p.good("no partition")
 	}
 	return p.bad(fmt.Sprintf("%d partitions: %s", u.Partitions, u.Reason))
+}
+
+func moving(n int) string {
+	if n == 0 {
+		return "no partition"
+	}
+	return fmt.Sprintf("%d partitions", n)
 }
 
 // link says how the answering node is linked to another.

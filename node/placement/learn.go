@@ -1,0 +1,129 @@
+package placement
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"kai/node/message"
+	"kai/node/ring"
+)
+
+const (
+	// askedAtOnce is how many partitions one message asks about.
+	askedAtOnce = 8192
+	// newerBytes bounds an answer; who was behind by more asks again.
+	newerBytes = 128 << 10
+)
+
+// Newer answers a message.Configurations: those that are newer than the asker's, each as partition (4),
+// length (2), encoding; as many as fit.
+func Newer(call *message.Call, partitions int, configuration func(ring.Partition) ring.Configuration) {
+	call.Reply = message.Reply{Status: message.OK}
+	epochs := call.Request.Items
+	if len(epochs)%4 != 0 || len(epochs)/4 > partitions || int(call.Partition) > partitions-len(epochs)/4 {
+		call.Reply.Status = message.Invalid
+		return
+	}
+	var newer []byte
+	for i := 0; i < len(epochs) && len(newer) < newerBytes; i += 4 {
+		p := call.Partition + ring.Partition(i/4)
+		c := configuration(p)
+		if c.Epoch <= binary.LittleEndian.Uint32(epochs[i:]) {
+			continue
+		}
+		newer = binary.LittleEndian.AppendUint32(newer, uint32(p))
+		at := len(newer)
+		newer = AppendConfiguration(append(newer, 0, 0), c)
+		binary.LittleEndian.PutUint16(newer[at:], uint16(len(newer)-at-2))
+	}
+	call.Reply.Items = newer
+}
+
+// learnFrom adopts what a node knows of newer configurations, and tells whether that is all. Words of
+// new configurations get lost, and a node that was away, or is new, was told nothing.
+func (m *Mover) learnFrom(id ring.NodeID) (all bool, err error) {
+	all = true
+	for first := 0; first < m.o.Partitions; first += askedAtOnce {
+		var epochs []byte
+		for p := first; p < min(first+askedAtOnce, m.o.Partitions); p++ {
+			epochs = binary.LittleEndian.AppendUint32(epochs, m.o.Configuration(ring.Partition(p)).Epoch)
+		}
+		reply := m.send(id, message.Request{Kind: message.Configurations, Partition: ring.Partition(first), Items: epochs})
+		if reply.Status != message.OK {
+			return false, fmt.Errorf("node %s does not tell its configurations: %s", id, reply.Status)
+		}
+		all = all && len(reply.Items) == 0
+		if err := m.adoptAll(reply.Items); err != nil {
+			return false, fmt.Errorf("configurations of node %s: %w", id, err)
+		}
+	}
+	return all, nil
+}
+
+func (m *Mover) adoptAll(newer []byte) error {
+	for len(newer) > 0 {
+		if len(newer) < 6 || len(newer)-6 < int(binary.LittleEndian.Uint16(newer[4:])) {
+			return ErrCorrupt
+		}
+		p, n := binary.LittleEndian.Uint32(newer), int(binary.LittleEndian.Uint16(newer[4:]))
+		c, err := DecodeConfiguration(newer[6 : 6+n])
+		if err != nil || int64(p) >= int64(m.o.Partitions) {
+			return fmt.Errorf("partition %d: %w", p, err)
+		}
+		m.o.Adopt(ring.Partition(p), c)
+		newer = newer[6+n:]
+	}
+	return nil
+}
+
+// learnNext asks one node, one after the other, and remembers in m.heard who has told all it knows.
+func (m *Mover) learnNext() {
+	if m.o.Everybody == nil {
+		return
+	}
+	everybody := m.o.Everybody()
+	m.mu.Lock()
+	m.next++
+	// Whom it has not heard of first.
+	var ask ring.NodeID
+	for i := range everybody {
+		id := everybody[(m.next+i)%len(everybody)]
+		if id == m.o.Self {
+			continue
+		}
+		if !m.heard[id] {
+			ask = id
+			break
+		}
+		if ask == "" {
+			ask = id
+		}
+	}
+	m.mu.Unlock()
+	if ask == "" {
+		return
+	}
+	all, err := m.learnFrom(ask)
+	if err != nil {
+		m.o.Logger.Debug("configurations not learnt", "error", err)
+		return
+	}
+	if all {
+		m.mu.Lock()
+		m.heard[ask] = true
+		m.mu.Unlock()
+	}
+}
+
+// informed reports that every live node has told this one, since its start, all that it knew. A plan
+// that is made of old configurations would be nonsense.
+func (m *Mover) informed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, id := range m.o.Everybody() {
+		if id != m.o.Self && !m.heard[id] {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,117 @@
+package placement
+
+import (
+	"encoding/binary"
+	"errors"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"kai/node/message"
+	"kai/node/ring"
+)
+
+// teller is a node that answers by a table of its own.
+type teller struct {
+	table *Table
+	down  bool
+}
+
+func (o *teller) Send(call *message.Call) {
+	if o.down {
+		call.Reply = message.Reply{Status: message.Unreachable}
+	} else {
+		Newer(call, o.table.Partitions(), o.table.Configuration)
+	}
+	call.Completion.Done(call)
+}
+func (o *teller) Flush()        {}
+func (o *teller) Healthy() bool { return !o.down }
+
+func newTable(t *testing.T) *Table {
+	f := founding("a", "b", "c")
+	table, err := New(f, Configurations(f), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
+// A node that knows only the founding learns what happened since, and plans nothing before every live
+// node has told it all.
+func TestMoverLearnsBeforeItPlans(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		own, other := newTable(t), &teller{table: newTable(t)}
+		for p := range ring.Partition(64) {
+			other.table.Adopt(p, ring.Configuration{Epoch: 5 + uint32(p), Members: []ring.NodeID{"b", "c"}})
+		}
+		away := &teller{table: newTable(t), down: true}
+		peers := map[ring.NodeID]Replica{"b": other, "c": away}
+		planned := 0
+		m := NewMover(Options{
+			Self: "a", Partitions: 64, Quorum: ring.Quorum{N: 3, R: 2, W: 2}, Configuration: own.Configuration,
+			Adopt: func(p ring.Partition, c ring.Configuration) { own.Adopt(p, c) },
+			Peer:  func(id ring.NodeID) Replica { return peers[id] },
+			Plan: func(current []ring.Configuration) [][]ring.NodeID {
+				planned++
+				for p, c := range current {
+					if c.Epoch != 5+uint32(p) {
+						t.Errorf("partition %d is planned at epoch %d", p, c.Epoch)
+					}
+				}
+				return nil
+			},
+			Everybody: func() []ring.NodeID { return []ring.NodeID{"a", "b", "c"} },
+			Moves:     1, Timeout: time.Second, Tick: 100 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
+		})
+		go func() { _ = m.Run(t.Context()) }() // nil: it ends with the context
+		time.Sleep(5 * time.Second)
+		if got := own.Configuration(63).Epoch; got != 5+63 {
+			t.Errorf("epoch %d after 5 s", got)
+		}
+		if planned != 0 {
+			t.Errorf("planned %d times while a live node had told nothing", planned)
+		}
+		away.down = false
+		time.Sleep(5 * time.Second)
+		if planned == 0 {
+			t.Error("never planned")
+		}
+	})
+}
+
+func TestNewerRefusesNonsense(t *testing.T) {
+	table := newTable(t)
+	for name, q := range map[string]message.Request{
+		"half an epoch": {Items: make([]byte, 6)},
+		"too many":      {Items: make([]byte, 4*65)},
+		"beyond":        {Partition: 64, Items: make([]byte, 4)},
+		"far beyond":    {Partition: 1<<32 - 1, Items: make([]byte, 4)},
+	} {
+		call := &message.Call{Request: q}
+		if Newer(call, 64, table.Configuration); call.Reply.Status != message.Invalid {
+			t.Errorf("%s: %s", name, call.Reply.Status)
+		}
+	}
+}
+
+func TestAdoptAllRefusesNonsense(t *testing.T) {
+	m := NewMover(Options{Partitions: 64, Adopt: func(ring.Partition, ring.Configuration) {}})
+	good := func(p uint32) []byte {
+		enc := AppendConfiguration(nil, ring.Configuration{Epoch: 2, Members: []ring.NodeID{"a"}})
+		b := binary.LittleEndian.AppendUint32(nil, p)
+		return append(binary.LittleEndian.AppendUint16(b, uint16(len(enc))), enc...)
+	}
+	if err := m.adoptAll(append(good(1), good(63)...)); err != nil {
+		t.Error(err)
+	}
+	if err := m.adoptAll(good(64)); err == nil {
+		t.Error("partition 64 of 64 taken")
+	}
+	for cut := 1; cut < len(good(1)); cut++ {
+		if err := m.adoptAll(good(1)[:cut]); !errors.Is(err, ErrCorrupt) {
+			t.Fatalf("cut after %d bytes: %v", cut, err)
+		}
+	}
+}
