@@ -50,6 +50,9 @@ func (c *Config) check() []Fault {
 	if c.ReplaceAfter < time.Second || c.ReplaceAfter > 24*time.Hour {
 		faults.add("ReplaceAfter", c.ReplaceAfter, "is not between 1s and 24h")
 	}
+	if c.DrainTimeout < 0 || c.DrainTimeout > 24*time.Hour {
+		faults.add("DrainTimeout", c.DrainTimeout, "is not between 0 and 24h")
+	}
 	faults.within("VNodes", int64(c.VNodes), 1, maxVNodes)
 	faults.within("MaxConnections", int64(c.MaxConnections), 1, maxConnections)
 	faults.within("MaxValueBytes", int64(c.MaxValueBytes), 1, maxValueBytes)

@@ -36,7 +36,7 @@ func (n *node) move(ctx context.Context, d *dataPath) error {
 		Adopt:         func(p ring.Partition, c ring.Configuration) { adopt(d.replica, p, c) },
 		Peer:          func(id ring.NodeID) placement.Replica { return n.links.replica(id) },
 		Local:         d.replica, Decide: d.coordinator.Decide,
-		Plan: seen.plan, Everybody: seen.alive,
+		Plan: seen.plan, Gone: seen.gone, Everybody: seen.alive,
 		Moves: n.cfg.Moves, Timeout: moveTimeout, Tick: moveTick, Logger: n.log,
 	})
 	d.mover.Store(mover)
@@ -116,6 +116,8 @@ type sightings struct {
 	serial uint64
 	epochs uint64
 	asked  time.Time
+	// able is who may hold partitions by the last plan; nil: nobody knows.
+	able map[ring.NodeID]bool
 }
 
 func newSightings(n *node, d *dataPath) *sightings {
@@ -133,6 +135,9 @@ func (s *sightings) alive() []ring.NodeID {
 	return ids
 }
 
+// gone implements placement's Gone.
+func (s *sightings) gone(id ring.NodeID) bool { return s.able != nil && !s.able[id] }
+
 // replan is how often an idle cluster is planned anew: a node's death counts by time alone.
 const replan = 2 * time.Second
 
@@ -149,12 +154,13 @@ func (s *sightings) plan(current []ring.Configuration) [][]ring.NodeID {
 	lists := s.lists(now, current)
 	s.idle = true
 	for p, list := range lists {
-		s.idle = s.idle && (slices.Equal(list, current[p].Members) || len(current[p].Next) > 0)
+		s.idle = s.idle && slices.Equal(list, current[p].Members)
 	}
 	return lists
 }
 
 func (s *sightings) lists(now time.Time, current []ring.Configuration) [][]ring.NodeID {
+	s.able = nil
 	zones := map[ring.NodeID]string{}
 	for _, founder := range s.d.founding.Nodes {
 		zones[founder.ID] = founder.Zone
@@ -174,10 +180,13 @@ func (s *sightings) lists(now time.Time, current []ring.Configuration) [][]ring.
 		if info.Slot < 0 {
 			continue
 		}
-		may[info.ID] = true
 		if info.Alive {
 			s.last[info.ID] = now
 			first = first && info.ID >= s.n.identity.Node
+		}
+		// One that left and comes back says so anew; until then it is still leaving.
+		if may[info.ID] = true; info.Draining {
+			delete(may, info.ID)
 		}
 	}
 	if !first {
@@ -196,6 +205,70 @@ func (s *sightings) lists(now time.Time, current []ring.Configuration) [][]ring.
 	if len(nodes) < min(replicas, s.d.founding.Quorum.N) {
 		return nil // who is dead has no substitute: it stays a member, and may come back
 	}
+	s.able = map[ring.NodeID]bool{}
+	for _, node := range nodes {
+		s.able[node.ID] = true
+	}
 	preferred := ring.PreferenceLists(nodes, len(current), s.d.founding.Quorum.N, s.d.founding.VNodes)
 	return placement.Plan(current, preferred, nodes, s.d.founding.Quorum.N)
+}
+
+// drain hands over what this node holds, and returns when it holds nothing, when there is nobody to
+// take it, or when KAI_DRAIN_TIMEOUT is over. Everything must run on meanwhile.
+func (n *node) drain() {
+	d := n.data.Load()
+	if d == nil || n.cfg.DrainTimeout == 0 {
+		return
+	}
+	began, total := time.Now(), n.holds(d)
+	if why := n.cannotDrain(d); total == 0 || why != "" {
+		n.log.Info("nothing is handed over", "partitions", total, "reason", why)
+		return
+	}
+	n.log.Info("node drains", "partitions", total, "timeout", n.cfg.DrainTimeout.String())
+	n.draining.Store(true)
+	n.membership.SetDraining()
+	report := began
+	for left := total; left > 0; left = n.holds(d) {
+		time.Sleep(50 * time.Millisecond)
+		now := time.Now()
+		if now.Sub(began) > n.cfg.DrainTimeout {
+			n.log.Warn("drain is not complete: what this node still holds has fewer replicas until others replace it",
+				"partitions", left, "after", now.Sub(began).Round(time.Millisecond).String())
+			return
+		}
+		if now.Sub(report) > 5*time.Second {
+			report = now
+			n.log.Info("node drains", "partitions", left, "of", total)
+		}
+	}
+	n.log.Info("drained", "partitions", total, "after", time.Since(began).Round(time.Millisecond).String())
+}
+
+// holds counts the partitions that this node is a replica of.
+func (n *node) holds(d *dataPath) (count int) {
+	snapshot := d.table.Snapshot()
+	for p := range snapshot.Len() {
+		if snapshot.At(ring.Partition(p)).Has(n.identity.Node) {
+			count++
+		}
+	}
+	return count
+}
+
+// cannotDrain says why nobody can take what this node holds.
+func (n *node) cannotDrain(d *dataPath) string {
+	others := 0
+	for _, info := range n.membership.View().Nodes {
+		if info.ID != n.identity.Node && info.Alive && info.Slot >= 0 && !info.Draining {
+			others++
+		}
+	}
+	if others < d.founding.Quorum.N {
+		return fmt.Sprintf("%d other nodes for %d replicas", others, d.founding.Quorum.N)
+	}
+	if !d.replica.Healthy() {
+		return "this node does not vote"
+	}
+	return ""
 }

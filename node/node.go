@@ -45,6 +45,7 @@ type node struct {
 	data atomic.Pointer[dataPath]
 	// storeFault is why the store takes no more writes.
 	storeFault atomic.Pointer[error]
+	draining   atomic.Bool
 }
 
 // dataPath is what answers requests, from the founding on.
@@ -219,6 +220,7 @@ func (n *node) run(ctx context.Context, l listeners) error {
 	}
 	select {
 	case <-ctx.Done():
+		n.drain()
 		n.log.Info("node stops")
 	case <-failed:
 	}

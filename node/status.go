@@ -94,6 +94,9 @@ func (s source) Ready() (bool, []string) {
 		}
 		reasons = append(reasons, why)
 	}
+	if s.n.draining.Load() {
+		reasons = append(reasons, "this node hands over what it holds, and will stop")
+	}
 	if missing := d.coordinator.Unreachable(); missing > 0 {
 		reasons = append(reasons, fmt.Sprintf("no quorum in reach for %d of %d partitions", missing, d.founding.Partitions))
 	}

@@ -106,6 +106,9 @@ func (c *cluster) revive() error {
 // a key of each of many partitions.
 func (c *cluster) serves() error {
 	for _, n := range c.nodes {
+		if _, ok := n.running(); !ok {
+			continue
+		}
 		cl, err := dial(n.client())
 		if err != nil {
 			return err
@@ -122,6 +125,12 @@ func (c *cluster) serves() error {
 		}
 	}
 	return nil
+}
+
+// mustServe waits until the cluster serves through every node that runs.
+func (c *cluster) mustServe() {
+	c.t.Helper()
+	eventually(c.t, slow, "the cluster serves through every node that runs", c.serves)
 }
 
 // again starts what does not run, and waits until the cluster serves through every node.

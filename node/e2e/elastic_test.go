@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -55,6 +56,17 @@ func (n *node) shares() (shares []share, moving int, err error) {
 	}
 	err = json.NewDecoder(res.Body).Decode(&s)
 	return s.Nodes, s.Moving, err
+}
+
+// holding is how many partitions a node says it holds itself, and how many move.
+func (n *node) holding() (held, moving int, err error) {
+	shares, moving, err := n.shares()
+	for _, s := range shares {
+		if s.AdminAddr == n.admin() {
+			held = s.Partitions
+		}
+	}
+	return held, moving, err
 }
 
 // balanced reports why the partitions are not spread over exactly the nodes that run, or why not all
@@ -135,9 +147,28 @@ func TestElastic(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+	leave := func(n *node) {
+		held, _, err := n.holding()
+		if err != nil || held == 0 {
+			t.Fatalf("node %s holds %d partitions before it leaves: %v", n.name, held, err)
+		}
+		if err := n.end(syscall.SIGTERM, slow); err != nil {
+			t.Fatalf("node %s leaves: %v", n.name, err)
+		}
+		if !strings.Contains(n.logged(), `"msg":"drained"`) {
+			t.Errorf("node %s has not handed over what it held", n.name)
+		}
+	}
+	step("a node leaves", func() { leave(c.nodes[3]) })
+	step("one leaves while another joins", func() {
+		var leaves sync.WaitGroup
+		leaves.Go(func() { leave(c.nodes[4]) })
+		c.join()
+		leaves.Wait()
+	})
 	cancel()
 	clients.Wait()
-	c.again()
+	c.mustServe()
 	answered, want := w.readAll(), len(h.byKey())*len(w.addrs)
 	h.verify(t)
 	if answered < want {

@@ -18,7 +18,7 @@ type delegate struct{ m *Membership }
 // NodeMeta tells what to gossip about this node. New has made sure that it fits: memberlist
 // panics if it does not.
 func (d delegate) NodeMeta(limit int) []byte {
-	b := appendMeta(nil, d.m.options.meta(d.m.clusterID(), int(d.m.slot.Load())))
+	b := appendMeta(nil, d.m.options.meta(d.m.clusterID(), int(d.m.slot.Load()), d.m.draining.Load()))
 	if len(b) > limit {
 		return nil
 	}

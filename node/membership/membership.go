@@ -26,7 +26,8 @@ type Membership struct {
 
 	view     atomic.Pointer[published]
 	founding atomic.Pointer[ring.Founding]
-	slot     atomic.Int32  // -1: none
+	slot     atomic.Int32 // -1: none
+	draining atomic.Bool
 	whenDone chan struct{} // closed when founded
 
 	inbox  chan []byte   // messages from peers; full: dropped
@@ -243,6 +244,13 @@ func (m *Membership) renew() {
 			m.log.Debug("gossip of this node's data is slow", "error", err)
 		}
 	})
+}
+
+// SetDraining says that this node hands over what it holds. Run runs.
+func (m *Membership) SetDraining() {
+	m.draining.Store(true)
+	m.members.update(m.options.Self.ID, func(o *member) { o.info.Draining = true })
+	m.renew()
 }
 
 // SetSlot says which slot this node has, from now on: it may hold partitions. Run runs.

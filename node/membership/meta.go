@@ -20,18 +20,21 @@ type meta struct {
 	AdminAddr string
 	Version   string
 	Slot      int // -1 before the node has one
+	Draining  bool
 }
 
 const (
 	metaVersion = 1
-	maxText     = 255 // bytes of a text in meta
+	// flagDraining is a bit of the flags.
+	flagDraining = 1
+	maxText      = 255 // bytes of a text in meta
 )
 
 var errMeta = errors.New("gossiped node data is malformed")
 
 // appendMeta encodes: version byte; N, R, W a byte each; then uvarints boot, partitions, vnodes,
-// expect; then texts, each with its length before it; then one more than the slot, a uvarint. Later builds may
-// append fields.
+// expect; then texts, each with its length before it; then uvarints: one more than the slot, and flags (1:
+// draining). Later builds may append fields.
 func appendMeta(b []byte, m meta) []byte {
 	b = append(b, metaVersion, byte(m.Settings.Quorum.N), byte(m.Settings.Quorum.R), byte(m.Settings.Quorum.W))
 	for _, n := range []uint64{m.Boot, uint64(m.Settings.Partitions), uint64(m.Settings.VNodes), uint64(m.Expect)} {
@@ -41,7 +44,11 @@ func appendMeta(b []byte, m meta) []byte {
 		b = binary.AppendUvarint(b, uint64(len(s)))
 		b = append(b, s...)
 	}
-	return binary.AppendUvarint(b, uint64(m.Slot+1))
+	flags := uint64(0)
+	if m.Draining {
+		flags = flagDraining
+	}
+	return binary.AppendUvarint(binary.AppendUvarint(b, uint64(m.Slot+1)), flags)
 }
 
 // parseMeta decodes; it ignores fields appended by later builds.
@@ -80,7 +87,12 @@ func parseMeta(b []byte) (meta, error) {
 		if size <= 0 || slot > math.MaxUint16 {
 			return meta{}, errMeta
 		}
-		m.Slot = int(slot) - 1
+		b = b[size:]
+		flags, size := binary.Uvarint(b)
+		if size <= 0 {
+			return meta{}, errMeta
+		}
+		m.Slot, m.Draining = int(slot)-1, flags&flagDraining != 0
 	}
 	if m.ClusterID != "" && !isHex(m.ClusterID, len(clusterIDOfFullLength)) {
 		return meta{}, errMeta

@@ -137,7 +137,7 @@ func (o *Options) check() error {
 	for what, text := range map[string]string{"zone": o.Self.Zone, "peer address": o.Self.PeerAddr, "admin address": o.Self.AdminAddr, "version": o.Self.Version} {
 		fault(len(text) > maxText || !utf8.ValidString(text), "%s %q: needs valid UTF-8 of at most %d bytes", what, text, maxText)
 	}
-	if size := len(appendMeta(nil, o.meta(clusterIDOfFullLength, math.MaxUint16-1))); size > memberlist.MetaMaxSize {
+	if size := len(appendMeta(nil, o.meta(clusterIDOfFullLength, math.MaxUint16-1, true))); size > memberlist.MetaMaxSize {
 		fault(true, "zone, addresses and version are too long to gossip: %d bytes, at most %d; shorten zone %q (%d), peer address %q (%d), admin address %q (%d) or version %q (%d)",
 			size, memberlist.MetaMaxSize, o.Self.Zone, len(o.Self.Zone), o.Self.PeerAddr, len(o.Self.PeerAddr),
 			o.Self.AdminAddr, len(o.Self.AdminAddr), o.Self.Version, len(o.Self.Version))
@@ -170,9 +170,9 @@ func (o *Options) settings() settings {
 }
 
 // meta is what this node tells about itself.
-func (o *Options) meta(clusterID string, slot int) meta {
+func (o *Options) meta(clusterID string, slot int, draining bool) meta {
 	return meta{
 		Boot: o.Self.Boot, Settings: o.settings(), Expect: o.Expect, ClusterID: clusterID, Zone: o.Self.Zone,
-		PeerAddr: o.Self.PeerAddr, AdminAddr: o.Self.AdminAddr, Version: o.Self.Version, Slot: slot,
+		PeerAddr: o.Self.PeerAddr, AdminAddr: o.Self.AdminAddr, Version: o.Self.Version, Slot: slot, Draining: draining,
 	}
 }

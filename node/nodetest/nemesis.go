@@ -123,7 +123,7 @@ func (c *Cluster) advance(r *rng) {
 	}
 }
 
-// move has two nodes begin to move a partition, each to nodes of its own choice.
+// move has two nodes begin to move a partition, each to nodes of its own choice, or take a move back.
 func (c *Cluster) move(r *rng) {
 	p := ring.Partition(r.intn(c.Partitions))
 	for range 2 {
@@ -134,8 +134,16 @@ func (c *Cluster) move(r *rng) {
 				next = append(next, id)
 			}
 		}
-		if inc != nil && inc.alive() {
-			go func() { _ = inc.mover.Move(inc.ctx, p, next) }() // it fails when nobody can decide
+		undo := r.chance(25)
+		if inc == nil || !inc.alive() {
+			continue
 		}
+		go func() { // it fails when nobody can decide
+			if undo {
+				_ = inc.mover.Undo(inc.ctx, p)
+			} else {
+				_ = inc.mover.Move(inc.ctx, p, next)
+			}
+		}()
 	}
 }

@@ -107,7 +107,7 @@ func play(t *testing.T, s Scenario, seed uint64) (Outcome, porcupine.CheckResult
 		out = s.Run(seed)
 		time.Sleep(5 * time.Second) // timers and lanes end
 	})
-	return out, judge(out.History, time.Minute)
+	return out, judge(out.History, 3*time.Minute)
 }
 
 // tally of many seeds of one scenario.

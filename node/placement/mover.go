@@ -49,6 +49,9 @@ type Options struct {
 	// if that is not this node's to say, or all is well. One node should plan at a time, because plans of
 	// nodes that see different things would undo each other's; that is all that hangs on it.
 	Plan func(current []ring.Configuration) [][]ring.NodeID
+	// Gone tells, since the last Plan that answered, whether a node is to hold nothing: a move to it is
+	// taken back. nil: no node is.
+	Gone func(ring.NodeID) bool
 	// Everybody is the nodes that are told of new configurations beside those concerned, so that each
 	// can plan, and asked for those they know; nil for nobody.
 	Everybody func() []ring.NodeID
@@ -79,20 +82,21 @@ const (
 // node is to hold, and ends moves that anybody began. Rival movers are harmless, and so is the end of
 // one at any moment: another finishes (CONSISTENCY: "Who owns a partition"). Safe for concurrent use.
 type Mover struct {
-	o     Options
-	mu    sync.Mutex
-	busy  map[ring.Partition]bool          // driven here
-	pulls map[ring.Partition]bool          // pulled here
-	todo  map[ring.Partition][]ring.NodeID // planned; Run's own
-	wake  chan struct{}                    // room for one
-	heard map[ring.NodeID]bool             // who has told all configurations it knows
-	next  int                              // to be asked for them
-	tasks sync.WaitGroup
+	o      Options
+	mu     sync.Mutex
+	busy   map[ring.Partition]bool          // driven here
+	pulls  map[ring.Partition]bool          // pulled here
+	undone map[ring.Partition]bool          // taken back here
+	todo   map[ring.Partition][]ring.NodeID // planned; Run's own
+	wake   chan struct{}                    // room for one
+	heard  map[ring.NodeID]bool             // who has told all configurations it knows
+	next   int                              // to be asked for them
+	tasks  sync.WaitGroup
 }
 
 // NewMover makes a mover; it starts nothing.
 func NewMover(o Options) *Mover {
-	return &Mover{o: o, busy: map[ring.Partition]bool{}, pulls: map[ring.Partition]bool{}, wake: make(chan struct{}, 1), heard: map[ring.NodeID]bool{}}
+	return &Mover{o: o, busy: map[ring.Partition]bool{}, pulls: map[ring.Partition]bool{}, undone: map[ring.Partition]bool{}, wake: make(chan struct{}, 1), heard: map[ring.NodeID]bool{}}
 }
 
 // askPause is how long a node that has not pulled is left alone, at first.
@@ -116,7 +120,7 @@ func (m *Mover) Run(ctx context.Context) error {
 			return nil
 		case <-m.wake:
 		case <-tick.C:
-			m.plan()
+			m.plan(ctx)
 		}
 	}
 }
@@ -140,7 +144,7 @@ func (m *Mover) learn(ctx context.Context) {
 	}
 }
 
-// Wake has Run look at once. It does not block.
+// Wake has Run look at once: for whoever knows that a configuration was adopted. It does not block.
 func (m *Mover) Wake() {
 	select {
 	case m.wake <- struct{}{}:
@@ -160,7 +164,7 @@ func (m *Mover) look(ctx context.Context, p ring.Partition) {
 }
 
 // plan asks anew where partitions should be.
-func (m *Mover) plan() {
+func (m *Mover) plan(ctx context.Context) {
 	if m.o.Plan == nil || !m.informed() {
 		return
 	}
@@ -172,6 +176,11 @@ func (m *Mover) plan() {
 	for p, target := range m.o.Plan(current) {
 		if c := current[p]; len(c.Next) == 0 && len(target) > 0 && !slices.Equal(target, c.Members) {
 			m.todo[ring.Partition(p)] = target
+		}
+	}
+	for p, c := range current {
+		if m.o.Gone != nil && slices.ContainsFunc(c.Next, m.o.Gone) {
+			m.begin(m.undone, ring.Partition(p), func() error { return m.Undo(ctx, ring.Partition(p)) }, "undo")
 		}
 	}
 }
@@ -228,9 +237,6 @@ func (m *Mover) begin(running map[ring.Partition]bool, p ring.Partition, do func
 		m.mu.Lock()
 		delete(running, p)
 		m.mu.Unlock()
-		if err == nil { // what failed is tried again at the next tick, not at once
-			m.Wake()
-		}
 	})
 	return true
 }
@@ -247,6 +253,17 @@ func (m *Mover) Move(ctx context.Context, p ring.Partition, next []ring.NodeID) 
 		joint.Members, joint.Next = next, nil
 	}
 	return m.advance(ctx, p, joint)
+}
+
+// Undo takes the move of p back: the old members become the members again. That is safe at any time,
+// since all that was chosen meanwhile a quorum of the old members has, too. Rivals may have finished
+// the move instead.
+func (m *Mover) Undo(ctx context.Context, p ring.Partition) error {
+	c := m.o.Configuration(p)
+	if len(c.Next) == 0 {
+		return nil
+	}
+	return m.advance(ctx, p, ring.Configuration{Epoch: c.Epoch + 1, Members: c.Members})
 }
 
 // finish ends the move of p, once all its new members have pulled it.
