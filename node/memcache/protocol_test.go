@@ -126,9 +126,11 @@ func TestBatches(t *testing.T) {
 			}
 		}()
 		expect(t, nc, out.String())
+		m.mu.Lock()
 		if m.largest > maxBatch {
 			t.Errorf("a batch of %d", m.largest)
 		}
+		m.mu.Unlock()
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,11 +16,11 @@ import (
 // teller is a node that answers by a table of its own.
 type teller struct {
 	table *Table
-	down  bool
+	down  atomic.Bool
 }
 
 func (o *teller) Send(call *message.Call) {
-	if o.down {
+	if o.down.Load() {
 		call.Reply = message.Reply{Status: message.Unreachable}
 	} else {
 		Newer(call, o.table.Partitions(), o.table.Configuration)
@@ -27,7 +28,7 @@ func (o *teller) Send(call *message.Call) {
 	call.Completion.Done(call)
 }
 func (o *teller) Flush()        {}
-func (o *teller) Healthy() bool { return !o.down }
+func (o *teller) Healthy() bool { return !o.down.Load() }
 
 func newTable(t *testing.T) *Table {
 	f := founding("a", "b", "c")
@@ -46,15 +47,16 @@ func TestMoverLearnsBeforeItPlans(t *testing.T) {
 		for p := range ring.Partition(64) {
 			other.table.Adopt(p, ring.Configuration{Epoch: 5 + uint32(p), Members: []ring.NodeID{"b", "c"}})
 		}
-		away := &teller{table: newTable(t), down: true}
+		away := &teller{table: newTable(t)}
+		away.down.Store(true)
 		peers := map[ring.NodeID]Replica{"b": other, "c": away}
-		planned := 0
+		var planned atomic.Int32
 		m := NewMover(Options{
 			Self: "a", Partitions: 64, Quorum: ring.Quorum{N: 3, R: 2, W: 2}, Configuration: own.Configuration,
 			Adopt: func(p ring.Partition, c ring.Configuration) { own.Adopt(p, c) },
 			Peer:  func(id ring.NodeID) Replica { return peers[id] },
 			Plan: func(current []ring.Configuration) [][]ring.NodeID {
-				planned++
+				planned.Add(1)
 				for p, c := range current {
 					if c.Epoch != 5+uint32(p) {
 						t.Errorf("partition %d is planned at epoch %d", p, c.Epoch)
@@ -70,12 +72,12 @@ func TestMoverLearnsBeforeItPlans(t *testing.T) {
 		if got := own.Configuration(63).Epoch; got != 5+63 {
 			t.Errorf("epoch %d after 5 s", got)
 		}
-		if planned != 0 {
-			t.Errorf("planned %d times while a live node had told nothing", planned)
+		if planned.Load() != 0 {
+			t.Errorf("planned %d times while a live node had told nothing", planned.Load())
 		}
-		away.down = false
+		away.down.Store(false)
 		time.Sleep(5 * time.Second)
-		if planned == 0 {
+		if planned.Load() == 0 {
 			t.Error("never planned")
 		}
 	})

@@ -241,6 +241,10 @@ func (m *Mover) begin(running map[ring.Partition]bool, p ring.Partition, do func
 	return true
 }
 
+// ErrShrinks refuses a move after which members that stay could miss what counted: they would have to
+// learn it beside their own promises, which only new members may.
+var ErrShrinks = errors.New("placement: too few replicas would be left")
+
 // Move begins to move p to the nodes of next: it makes the configuration joint. If somebody else decided
 // otherwise, it adopts that. Somebody's Run ends the move.
 func (m *Mover) Move(ctx context.Context, p ring.Partition, next []ring.NodeID) error {
@@ -249,6 +253,11 @@ func (m *Mover) Move(ctx context.Context, p ring.Partition, next []ring.NodeID) 
 		return m.finish(ctx, p, c)
 	}
 	joint := ring.Configuration{Epoch: c.Epoch + 1, Members: c.Members, Next: next}
+	for _, id := range next {
+		if slices.Contains(c.Members, id) && needsPull(joint, id, m.o.Quorum) {
+			return fmt.Errorf("%w: partition %d from %d replicas to %d", ErrShrinks, p, len(c.Members), len(next))
+		}
+	}
 	if !m.has(RuleJoint) {
 		joint.Members, joint.Next = next, nil
 	}

@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"errors"
 	"testing"
 
 	"kai/node/record"
@@ -48,5 +49,14 @@ func TestNeedsPull(t *testing.T) {
 		if got := needsPull(ring.Configuration{Epoch: 2, Members: c.members, Next: c.next}, c.id, c.q); got != c.want {
 			t.Errorf("%s: %v", c.name, got)
 		}
+	}
+}
+
+func TestMoveRefusesToShrink(t *testing.T) {
+	m := NewMover(Options{Partitions: 1, Quorum: ring.Quorum{N: 3, R: 2, W: 2}, Configuration: func(ring.Partition) ring.Configuration {
+		return ring.Configuration{Epoch: 1, Members: []ring.NodeID{"a", "b", "c"}}
+	}})
+	if err := m.Move(t.Context(), 0, []ring.NodeID{"a"}); !errors.Is(err, ErrShrinks) {
+		t.Errorf("three replicas to one: %v", err)
 	}
 }
