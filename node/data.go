@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"kai/node/memcache"
 	"kai/node/message"
 	"kai/node/peer"
@@ -26,7 +28,7 @@ func (n *node) openStore() (*store.Store, error) {
 		boot = nil // not Linux: an unclean stop then counts as one of the machine
 	}
 	return store.Open(store.Options{
-		Dir: cfg.DataDir, Logger: n.log, Partitions: cfg.Partitions, Interval: cfg.Durability == DurabilityInterval,
+		Dir: cfg.DataDir, Logger: n.log, Interval: cfg.Durability == DurabilityInterval,
 		BootID: strings.TrimSpace(string(boot)), CacheBytes: int64(cfg.CacheBytes),
 		MaxRecordBytes: int(cfg.MaxValueBytes) + record.Overhead, OverlayBytes: overlayBytes(int64(cfg.CacheBytes)),
 		BatchBegin: func() { n.peers.Hold() }, BatchEnd: n.batchEnd,
@@ -95,10 +97,14 @@ func (n *node) found(ctx context.Context) error {
 	if n.storeFault.Load() != nil {
 		d.replica.SetVoting(false)
 	}
+	d.repairer = n.newRepairer(d)
 	n.data.Store(d)
 	n.links.reroute()
 	n.log.Info("data path open", "cluster_id", f.ClusterID, "quorum", f.Quorum.String(), "partitions", f.Partitions, "nodes", len(f.Nodes), "slot", slot)
-	return n.move(ctx, d)
+	parts, ctx := errgroup.WithContext(ctx)
+	parts.Go(func() error { return n.move(ctx, d) })
+	parts.Go(func() error { return n.repair(ctx, d) })
+	return parts.Wait()
 }
 
 // promiseSlots is the size of a partition's table of promises: 16 KiB, made when first needed.

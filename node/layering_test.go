@@ -29,7 +29,7 @@ var rooms = map[string][]string{
 	"node/peer":       {"node/rawio", "node/record", "node/ring", "node/message"},
 	"node/store":      {"node/rawio", "node/record", "node/ring"},
 	"node/placement":  {"node/record", "node/ring", "node/message"},
-	"node/repair":     {"node/record", "node/ring"},
+	"node/repair":     {"node/record", "node/ring", "node/message"},
 	"node/membership": {"node/ring"},
 	"node": {"backup", "discovery", "node/console", "node/membership", "node/memcache", "node/message", "node/peer",
 		"node/placement", "node/quorum", "node/record", "node/repair", "node/replica", "node/ring", "node/store"},

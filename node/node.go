@@ -22,6 +22,7 @@ import (
 	"kai/node/peer"
 	"kai/node/placement"
 	"kai/node/quorum"
+	"kai/node/repair"
 	"kai/node/replica"
 	"kai/node/ring"
 	"kai/node/store"
@@ -55,6 +56,7 @@ type dataPath struct {
 	replica     *replica.Replica
 	coordinator *quorum.Coordinator
 	mover       atomic.Pointer[placement.Mover]
+	repairer    *repair.Repairer
 }
 
 // wakeMover has the mover look at once, if it runs.

@@ -199,6 +199,13 @@ func (n *node) measure(emit func(name string, v uint64)) {
 		emit("replica_corrupt_records", r.Corrupt.Load())
 		emit("replica_disk_reads", r.DiskReads.Load())
 		emit("unreachable_partitions", uint64(d.coordinator.Unreachable()))
+		repairs := d.repairer.Counters()
+		emit("repair_compared", repairs.Compared.Load())
+		emit("repair_taken", repairs.Taken.Load())
+		emit("repair_reconciled", repairs.Reconciled.Load())
+		emit("repair_failed", repairs.Failed.Load())
+		emit("diverged_leaves", uint64(repairs.Diverged.Load()))
+		emit("repair_passes", repairs.Passes.Load())
 	}
 	m := n.membership.Stats()
 	emit("discovery_failures", m.FindFailures)

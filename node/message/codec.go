@@ -39,6 +39,17 @@ const (
 	replyFlags = 1<<iota - 1
 )
 
+// itemsFit reports whether the kind has items if q has, and the other way round.
+func (q *Request) itemsFit() bool {
+	switch q.Kind {
+	case ReadMany, Configurations:
+		return len(q.Items) > 0
+	case Transfer:
+		return len(q.Items) == 0 || len(q.Items) == len(LeafSet{})
+	}
+	return len(q.Items) == 0
+}
+
 // hasKey reports a kind that is about one key.
 func (k Kind) hasKey() bool { return k <= Mutate || k == Flush }
 
@@ -46,13 +57,13 @@ func (k Kind) hasKey() bool { return k <= Mutate || k == Flush }
 // understand. Whoever appends requests of others calls it first.
 func (q *Request) Check() error {
 	switch {
-	case q.Kind < Read || q.Kind > Configurations:
+	case q.Kind < Read || q.Kind > Sums:
 		return fmt.Errorf("%w: kind %d", ErrInvalid, q.Kind)
 	case len(q.Key) > record.MaxInternalKey:
 		return fmt.Errorf("%w: key of %d bytes", ErrInvalid, len(q.Key))
 	case len(q.Key) == 0 && q.Kind.hasKey():
 		return fmt.Errorf("%w: no key", ErrInvalid)
-	case (len(q.Items) == 0) == (q.Kind == ReadMany || q.Kind == Configurations):
+	case !q.itemsFit():
 		return fmt.Errorf("%w: items", ErrInvalid)
 	case q.Kind == Accept && len(q.Record) == 0:
 		return fmt.Errorf("%w: accept without a record", ErrInvalid)

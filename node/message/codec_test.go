@@ -57,7 +57,7 @@ func randConfiguration(r *rand.Rand) (c ring.Configuration) {
 
 func randRequest(r *rand.Rand) *Request {
 	q := &Request{
-		Kind: Kind(1 + r.IntN(int(Configurations))), Digest: r.IntN(2) == 0,
+		Kind: Kind(1 + r.IntN(int(Sums))), Digest: r.IntN(2) == 0,
 		Partition: ring.Partition(r.Uint32()), Epoch: r.Uint32(),
 		Key: randBytes(r, 1, record.MaxInternalKey), Ballot: randBallot(r), Next: randBallot(r),
 		Configuration: randConfiguration(r),
@@ -69,6 +69,9 @@ func randRequest(r *rand.Rand) *Request {
 	q.Hash = ring.Hash(q.Key)
 	if q.Kind == Accept || r.IntN(3) == 0 {
 		q.Record = randRecord(r, q.Key)
+	}
+	if q.Kind == Transfer && r.IntN(2) == 0 {
+		q.Items = randBytes(r, len(LeafSet{}), len(LeafSet{}))
 	}
 	if q.Kind == Configurations {
 		q.Items = randBytes(r, 4, 64)

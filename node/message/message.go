@@ -33,7 +33,8 @@ const (
 	// and key of the request itself mean nothing.
 	ReadMany
 	// Transfer asks a replica for a page of Partition's records: those behind Key, from the first on if
-	// that is empty. Items of the reply is a page.
+	// that is empty. Items of the reply is a page. With Items, a LeafSet, only records of those leaves are
+	// asked for, of whatever configuration.
 	Transfer
 	// Pulled asks a replica that is new in the joint configuration Epoch whether it has all that its
 	// old members held: OK, or Busy for not yet.
@@ -42,6 +43,8 @@ const (
 	// epochs of the partitions from Partition on, 4 bytes each. Items of the reply is what
 	// node/placement makes of it.
 	Configurations
+	// Sums asks a replica for the sums of Partition's leaves: Items of the reply, 8 bytes each.
+	Sums
 )
 
 // TraceLen is the room for trace context: 16 bytes trace id, 8 span id, 1 flags.

@@ -11,6 +11,7 @@ import (
 	"kai/node/message"
 	"kai/node/placement"
 	"kai/node/quorum"
+	"kai/node/repair"
 	"kai/node/replica"
 	"kai/node/ring"
 )
@@ -37,6 +38,7 @@ type Config struct {
 	Mutant     Mutant
 	Timeout    time.Duration
 	Moving     bool // partitions may move
+	Repairing  bool // replicas are compared all the time
 	// WithoutMoving switches rules of moving partitions off.
 	WithoutMoving placement.Rule
 	RealStore     bool // the real store on a simulated disk, in place of the plain volume
@@ -83,6 +85,7 @@ type incarnation struct {
 	coordinator *quorum.Coordinator
 	links       []*link // by node
 	mover       *placement.Mover
+	repairer    *repair.Repairer
 	ctx         context.Context // ends with this life
 	die         context.CancelFunc
 	died        <-chan struct{}
@@ -190,7 +193,16 @@ func (c *Cluster) start(i int) {
 		Local: inc.replica, Decide: inc.coordinator.Decide,
 		Moves: 4, Timeout: c.Timeout / 2, Tick: moverTick + time.Duration(i)*time.Microsecond, Logger: c.logs, Without: c.WithoutMoving,
 	})
+	inc.repairer = repair.New(repair.Options{
+		Self: nd.id, Partitions: c.Partitions, Configuration: inc.table.Configuration,
+		Peer:   func(id ring.NodeID) repair.Replica { return links[id] },
+		Chosen: inc.coordinator.Chosen, Learn: inc.replica.Learn,
+		Timeout: c.Timeout / 2, Pause: moverTick, Rest: 1, Logger: c.logs,
+	})
 	nd.now.Store(inc)
+	if c.Repairing {
+		go func() { _ = inc.repairer.Run(inc.ctx) }() // nil: it ends with ctx
+	}
 	if c.Moving {
 		go func() { _ = inc.mover.Run(inc.ctx) }() // nil: it ends with ctx
 	}

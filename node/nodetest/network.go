@@ -51,7 +51,7 @@ func topic(call *message.Call) string {
 	if call.Kind == message.ReadMany {
 		return string(call.Request.Items)
 	}
-	if call.Kind == message.Transfer || call.Kind == message.Pulled {
+	if call.Kind == message.Transfer || call.Kind == message.Pulled || call.Kind == message.Sums {
 		return fmt.Sprint("partition ", call.Partition, " epoch ", call.Epoch, " behind ", call.Key)
 	}
 	return string(call.Key)

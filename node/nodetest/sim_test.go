@@ -96,6 +96,8 @@ func scenarios() []Scenario {
 			moving(s)
 			s.Trouble.Quick, s.Config.Skew = true, 50*time.Millisecond
 		}),
+		with(base("repair"), func(s *Scenario) { s.Config.Repairing = true }),
+		with(base("repair, partitions move"), func(s *Scenario) { moving(s); s.Config.Repairing = true }),
 		with(base("wiped disks never vote"), func(s *Scenario) { s.Trouble.Wipes = true }),
 	}
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 
+	"kai/node/message"
 	"kai/node/record"
+	"kai/node/ring"
 )
 
 // Decide makes value the value of key, unless it has one, and returns the value that it has then: one
@@ -26,4 +28,34 @@ func (c *Coordinator) Decide(ctx context.Context, key, value []byte) (chosen []b
 		return nil, fmt.Errorf("quorum: no decision yet: %s", res[0].Detail)
 	}
 	return append([]byte(nil), res[0].Value...), nil
+}
+
+// Chosen returns the encoded state of key that a write quorum holds, which is certainly chosen. If there
+// is none, a quorum read first brings the replicas together, and it looks once more. It blocks up to
+// three times the request timeout.
+func (c *Coordinator) Chosen(key []byte) (enc []byte, ok bool) {
+	hash := ring.Hash(key)
+	for try := range 2 {
+		if try > 0 {
+			s := c.Session()
+			var res [1]record.Result
+			s.Execute([]record.Op{{Kind: record.Get, Key: key}}, res[:])
+			s.Close()
+		}
+		p, g := c.group(hash)
+		if g == nil {
+			return nil, false
+		}
+		// All that answer: the first ones may be those that are behind.
+		everyone := func(g *Group, m mask) bool { return m == g.all() }
+		r := c.round(p, g, &message.Request{Kind: message.Read, Hash: hash, Key: key}, everyone, c.opts.Timeout)
+		if ok = g.writes(r.atMax) && len(r.state) > 0; ok {
+			enc = append(enc, r.state...)
+		}
+		r.release()
+		if ok {
+			break
+		}
+	}
+	return enc, ok
 }

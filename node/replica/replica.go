@@ -158,6 +158,8 @@ func (r *Replica) send(call *message.Call, patient bool) {
 		r.configure(call)
 	case message.Transfer:
 		r.transfer(call, patient)
+	case message.Sums:
+		r.sums(call, patient)
 	case message.Pulled:
 		r.answerPulled(call)
 	default:

@@ -78,7 +78,7 @@ func (r *Replica) transfer(call *message.Call, patient bool) {
 	conf := r.opts.Configurations.Configuration(call.Partition)
 	scanner, ok := r.opts.Storage.(Scanner)
 	switch {
-	case !ok || conf.Epoch != call.Epoch || len(conf.Next) == 0 || !slices.Contains(conf.Members, r.opts.Self):
+	case !ok || conf.Epoch != call.Epoch || len(call.Request.Items) == 0 && (len(conf.Next) == 0 || !slices.Contains(conf.Members, r.opts.Self)):
 		call.Reply.Status = message.NotReplica
 		call.Completion.Done(call)
 		return
@@ -86,13 +86,19 @@ func (r *Replica) transfer(call *message.Call, patient bool) {
 		r.aside(call)
 		return
 	}
-	if err := r.settle(call.Partition, call.Epoch); err != nil {
+	var leaves *message.LeafSet
+	if len(call.Request.Items) > 0 {
+		leaves = (*message.LeafSet)(call.Request.Items)
+	} else if err := r.settle(call.Partition, call.Epoch); err != nil {
 		r.refuse(call, err)
 		call.Completion.Done(call)
 		return
 	}
 	page := message.BeginPage(call.Room[:0])
 	err := scanner.Scan(call.Partition, call.Key, func(key, enc []byte) error {
+		if leaves != nil && !leaves.Has(message.Leaf(ring.Hash(key))) {
+			return nil
+		}
 		var ok bool
 		if page, ok = message.AppendRow(page, key, enc); !ok {
 			return errPageFull
@@ -103,6 +109,41 @@ func (r *Replica) transfer(call *message.Call, patient bool) {
 		r.refuse(call, err)
 	} else {
 		call.Reply.Items, call.Room = page, page
+	}
+	call.Completion.Done(call)
+}
+
+// sums answers with the sum of each leaf of a partition: over its records, of a hash of key and ballot.
+// Two replicas hold the same exactly if their sums are equal, but for one in 2^64.
+func (r *Replica) sums(call *message.Call, patient bool) {
+	scanner, ok := r.opts.Storage.(Scanner)
+	switch {
+	case !ok:
+		call.Reply.Status = message.NotReplica
+		call.Completion.Done(call)
+		return
+	case !patient:
+		r.aside(call)
+		return
+	}
+	var sums [message.Leaves]uint64
+	var buf [20]byte
+	err := scanner.Scan(call.Partition, nil, func(key, enc []byte) error {
+		hash, b := ring.Hash(key), record.PeekBallot(enc)
+		binary.LittleEndian.PutUint64(buf[:], hash)
+		binary.LittleEndian.PutUint64(buf[8:], uint64(b.Stamp))
+		binary.LittleEndian.PutUint32(buf[16:], b.Epoch)
+		sums[message.Leaf(hash)] += ring.Hash(buf[:])
+		return nil
+	})
+	if err != nil {
+		r.refuse(call, err)
+	} else {
+		items := call.Room[:0]
+		for _, s := range sums {
+			items = binary.LittleEndian.AppendUint64(items, s)
+		}
+		call.Reply.Items, call.Room = items, items
 	}
 	call.Completion.Done(call)
 }
@@ -144,9 +185,9 @@ func (r *Replica) answerPulled(call *message.Call) {
 }
 
 // Learn stores a record that another replica had accepted, unless this one has a newer state. It is
-// how transfers come in, and no vote: no promise stands against it, because whatever was promised
-// here for a higher ballot, the quorum that promised it includes a quorum of the old members, who had
-// this record to tell. The call is an Accept's, with the epoch of the joint configuration; it must not
+// no vote: no promise stands against it. So it is for transfers to a new member, since whatever was
+// promised here for a higher ballot, the quorum that promised it includes a quorum of the old members, who
+// had this record to tell (node/placement/DESIGN.md); and for what is known to be chosen. The call is an Accept's, with the epoch of the joint configuration; it must not
 // be used by a goroutine that may not wait for the disk.
 func (r *Replica) Learn(call *message.Call) {
 	call.Reply = message.Reply{Status: message.OK}

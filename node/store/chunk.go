@@ -23,6 +23,7 @@ type chunk struct {
 	// refs counts the overlay and those who read without a lock. They take their reference while the
 	// overlay holds its own: under the lock of a shard that refers to the chunk, or under liveMu.
 	refs atomic.Int32
+	dir  atomic.Pointer[directory] // see Store.Scan
 	home *chunks
 }
 

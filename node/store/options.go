@@ -35,8 +35,6 @@ type Options struct {
 
 	// MaxRecordBytes bounds one encoded record; default 1 MiB and record.Overhead.
 	MaxRecordBytes int
-	// Partitions of the cluster, if that is known: scans find by it what is theirs in the overlay.
-	Partitions int
 	// CacheBytes of memory for the record cache; 0: none. Its index comes on top (some 30 bytes a record).
 	CacheBytes int64
 	// OverlayBytes bounds the log entries that are committed but not yet in the table; default

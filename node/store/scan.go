@@ -52,42 +52,65 @@ func (s *Store) Scan(p ring.Partition, after []byte, fn func(key, enc []byte) er
 }
 
 // overlayOf returns the newest entries of p's records behind after in the overlay, in the order of keys.
-// They alias chunks, and are good until release. It goes through the indexes, not the entries: a
-// partition is a small part of the overlay, and its hashes tell.
+// They alias chunks, and are good until release.
 func (s *Store) overlayOf(p ring.Partition, after []byte) (rows []Row, release func()) {
-	held := map[uint32]*chunk{}
-	for i := range s.shards {
-		s.shards[i].collect(s.window, func(hash uint64) bool {
-			return s.opts.Partitions == 0 || ring.PartitionOf(hash, s.opts.Partitions) == p
-		}, func(e entry, r ref) {
-			if e.kind != kindRecord || e.p != p || bytes.Compare(e.key, after) <= 0 {
-				return
-			}
-			if held[r.chunk()] == nil {
-				held[r.chunk()] = s.window.slot(r.chunk()).Load().hold()
-			}
-			rows = append(rows, Row{e.key, e.value})
-		})
+	s.liveMu.Lock()
+	chunks := slices.Clone(s.live)
+	sealed := len(chunks)
+	for i, c := range chunks {
+		c.hold()
+		if !c.sealed && i < sealed {
+			sealed = i // whatever comes behind is not sealed either
+		}
 	}
-	slices.SortFunc(rows, func(a, b Row) int { return bytes.Compare(a.Key, b.Key) })
+	s.liveMu.Unlock()
+	take := func(e entry) {
+		if e.kind == kindRecord && e.p == p && bytes.Compare(e.key, after) > 0 {
+			rows = append(rows, Row{e.key, e.value})
+		}
+	}
+	for _, c := range chunks[:sealed] {
+		for _, off := range c.directory().of(p) {
+			e, _ := entryAt(c.buf[uint32(off):])
+			take(e)
+		}
+	}
+	for _, c := range chunks[sealed:] {
+		c.each(func(e entry, _ ref) { take(e) })
+	}
+	// Of one key, the newest comes first and stays.
+	slices.Reverse(rows)
+	slices.SortStableFunc(rows, func(a, b Row) int { return bytes.Compare(a.Key, b.Key) })
+	rows = slices.CompactFunc(rows, func(a, b Row) bool { return bytes.Equal(a.Key, b.Key) })
 	return rows, func() {
-		for _, c := range held {
+		for _, c := range chunks {
 			c.release()
 		}
 	}
 }
 
-// collect calls fn with the newest entries of the overlay whose hashes are wanted.
-func (sh *shard) collect(w window, wanted func(hash uint64) bool, fn func(entry, ref)) {
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	for _, slot := range sh.index.slots {
-		if place := slot.next - 1; slot.next != 0 && place&inOverlay != 0 && wanted(slot.hash) {
-			r := ref(place &^ inOverlay)
-			fn(w.at(r), r)
+// directory is the records of a sealed chunk by partition: partition in the high half, offset in the
+// low, sorted. Scans make it when first needed; who never scans never pays.
+type directory []uint64
+
+// of is the entries of p, in the order of the log.
+func (d directory) of(p ring.Partition) directory {
+	from, _ := slices.BinarySearch(d, uint64(p)<<32)
+	to, _ := slices.BinarySearch(d, (uint64(p)+1)<<32)
+	return d[from:to]
+}
+
+func (c *chunk) directory() directory {
+	if d := c.dir.Load(); d != nil {
+		return *d
+	}
+	var d directory
+	c.each(func(e entry, r ref) {
+		if e.kind == kindRecord {
+			d = append(d, uint64(e.p)<<32|uint64(uint32(r)))
 		}
-	}
-	for _, r := range sh.twins {
-		fn(w.at(r), r)
-	}
+	})
+	slices.Sort(d)
+	c.dir.Store(&d)
+	return d
 }
