@@ -131,6 +131,8 @@ func NewCluster(cfg Config) *Cluster {
 			nd.skew.Store(int64(r.between(0, cfg.Skew)))
 		}
 		c.nodes = append(c.nodes, nd)
+	}
+	for i := range c.nodes {
 		c.start(i)
 	}
 	return c
