@@ -46,6 +46,8 @@ func (q *Request) itemsFit() bool {
 		return len(q.Items) > 0
 	case Transfer:
 		return len(q.Items) == 0 || len(q.Items) == len(LeafSet{})
+	case Sums:
+		return len(q.Items) == 0 || len(q.Items) == 8
 	}
 	return len(q.Items) == 0
 }

@@ -1,10 +1,26 @@
 package message
 
+import (
+	"encoding/binary"
+
+	"kai/node/ring"
+)
+
 // Leaves is how many parts a partition's records are compared in.
 const Leaves = 256
 
-// Leaf is the leaf of a hash, by bits that make neither partitions nor anything else.
-func Leaf(hash uint64) int { return int(hash>>24) % Leaves }
+// Leaf is the leaf of a hash: its low byte, which has no part in making partitions.
+func Leaf(hash uint64) int { return int(hash % Leaves) }
+
+// Root is one sum of the sums of all leaves, in their order.
+func Root(sums []uint64) uint64 {
+	var buf [8 * Leaves]byte
+	b := buf[:0]
+	for _, s := range sums {
+		b = binary.LittleEndian.AppendUint64(b, s)
+	}
+	return ring.Hash(b)
+}
 
 // LeafSet is a set of leaves.
 type LeafSet [Leaves / 8]byte

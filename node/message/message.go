@@ -43,7 +43,8 @@ const (
 	// epochs of the partitions from Partition on, 4 bytes each. Items of the reply is what
 	// node/placement makes of it.
 	Configurations
-	// Sums asks a replica for the sums of Partition's leaves: Items of the reply, 8 bytes each.
+	// Sums asks a replica for the sums of Partition's leaves: Items of the reply, 8 bytes each. With Items,
+	// 8 bytes, the root of the asker's own: the reply has none if the replica's root is the same.
 	Sums
 )
 

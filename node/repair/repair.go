@@ -91,21 +91,33 @@ func (r *Repairer) Pass(ctx context.Context) (diverged int64) {
 			continue
 		}
 		began := time.Now()
-		own, err := r.sums(p, c, r.o.Self)
-		if err != nil {
-			r.failed(p, r.o.Self, err)
-			continue
-		}
-		for _, id := range c.Members {
-			if id == r.o.Self || !r.o.Peer(id).Healthy() {
-				continue
-			}
-			n, err := r.compare(ctx, p, c, own, id)
-			if diverged += int64(n); err != nil {
-				r.failed(p, id, err)
-			}
-		}
+		diverged += int64(r.look(ctx, p, c))
 		sleep(ctx, time.Duration(r.o.Rest)*time.Since(began))
+	}
+	return diverged
+}
+
+// look compares one partition with each of its other members.
+func (r *Repairer) look(ctx context.Context, p ring.Partition, c ring.Configuration) (diverged int) {
+	var others []ring.NodeID
+	for _, id := range c.Members {
+		if id != r.o.Self && r.o.Peer(id).Healthy() {
+			others = append(others, id)
+		}
+	}
+	if len(others) == 0 {
+		return 0
+	}
+	own, err := r.sums(p, c, r.o.Self, nil)
+	if err != nil {
+		r.failed(p, r.o.Self, err)
+		return 0
+	}
+	for _, id := range others {
+		n, err := r.compare(ctx, p, c, own, id)
+		if diverged += n; err != nil {
+			r.failed(p, id, err)
+		}
 	}
 	return diverged
 }
@@ -123,15 +135,15 @@ func sleep(ctx context.Context, d time.Duration) {
 }
 
 // compare takes over what another replica has newer than what own, the sums of this one, stand for, and tells how many leaves differed.
-func (r *Repairer) compare(ctx context.Context, p ring.Partition, c ring.Configuration, own []byte, id ring.NodeID) (diverged int, err error) {
+func (r *Repairer) compare(ctx context.Context, p ring.Partition, c ring.Configuration, own []uint64, id ring.NodeID) (diverged int, err error) {
 	r.counters.Compared.Add(1)
-	theirs, err := r.sums(p, c, id)
+	theirs, err := r.sums(p, c, id, own)
 	if err != nil {
 		return 0, err
 	}
 	var leaves message.LeafSet
-	for leaf := range message.Leaves {
-		if binary.LittleEndian.Uint64(own[8*leaf:]) != binary.LittleEndian.Uint64(theirs[8*leaf:]) {
+	for leaf := range theirs {
+		if own[leaf] != theirs[leaf] {
 			leaves.Add(leaf)
 			diverged++
 		}
@@ -142,12 +154,21 @@ func (r *Repairer) compare(ctx context.Context, p ring.Partition, c ring.Configu
 	return diverged, r.take(ctx, p, c, id, leaves)
 }
 
-func (r *Repairer) sums(p ring.Partition, c ring.Configuration, id ring.NodeID) ([]byte, error) {
-	reply := r.send(id, message.Request{Kind: message.Sums, Partition: p, Epoch: c.Epoch})
-	if reply.Status != message.OK || len(reply.Items) != 8*message.Leaves {
+// sums asks a replica for its sums; nil if they are the same as own.
+func (r *Repairer) sums(p ring.Partition, c ring.Configuration, id ring.NodeID, own []uint64) (sums []uint64, err error) {
+	q := message.Request{Kind: message.Sums, Partition: p, Epoch: c.Epoch}
+	if own != nil {
+		q.Items = binary.LittleEndian.AppendUint64(nil, message.Root(own))
+	}
+	reply := r.send(id, q)
+	same := own != nil && len(reply.Items) == 0
+	if reply.Status != message.OK || !same && len(reply.Items) != 8*message.Leaves {
 		return nil, fmt.Errorf("sums of node %s: %s, %d bytes", id, reply.Status, len(reply.Items))
 	}
-	return reply.Items, nil
+	for items := reply.Items; len(items) > 0; items = items[8:] {
+		sums = append(sums, binary.LittleEndian.Uint64(items))
+	}
+	return sums, nil
 }
 
 // take goes through the records of leaves that another replica holds.

@@ -5,16 +5,21 @@ import (
 	"time"
 
 	"kai/node/message"
+	"kai/node/ring"
 )
 
 // commit is one staged write on its way to the disk.
 type commit struct {
-	r     *Replica
-	call  *message.Call
-	hash  uint64
-	start time.Time
-	inPut atomic.Bool // neither Put has returned nor the store answered
-	err   error
+	r    *Replica
+	call *message.Call
+	p    ring.Partition
+	hash uint64
+	// change is what the write does to its leaf's sum; lost: nobody knows.
+	change uint64
+	lost   bool
+	start  time.Time
+	inPut  atomic.Bool // neither Put has returned nor the store answered
+	err    error
 }
 
 // Committed implements the store's callback.
@@ -32,6 +37,7 @@ func (c *commit) finish() {
 	call.Reply.Timing.Store = micros(time.Since(c.start))
 	st := r.stripe(c.hash)
 	st.mu.Lock()
+	r.sums.ended(c.p, c.hash, c.change, c.lost || err != nil)
 	var waiting []*message.Call
 	p := st.pending[c.hash]
 	if p.writes--; p.writes == 0 {

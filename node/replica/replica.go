@@ -74,6 +74,7 @@ type Replica struct {
 	disk      diskQueue
 	warmer    warmer // Storage, if it is one
 	transfers transfers
+	sums      sums
 
 	confMu   sync.Mutex
 	adopting map[ring.Partition]struct{} // their next configuration is on its way to the disk
@@ -106,7 +107,8 @@ type pending struct {
 // New makes a replica that votes.
 func New(opts Options) *Replica {
 	r := &Replica{opts: opts, promises: make([]atomic.Pointer[[]record.Ballot], opts.Partitions),
-		adopting: map[ring.Partition]struct{}{}, serves: make([]atomic.Uint32, opts.Partitions), transfers: newTransfers(opts.Partitions)}
+		adopting: map[ring.Partition]struct{}{}, serves: make([]atomic.Uint32, opts.Partitions), transfers: newTransfers(opts.Partitions),
+		sums: sums{tables: make([]atomic.Pointer[leaves], opts.Partitions)}}
 	for i := range r.stripes {
 		r.stripes[i].pending = map[uint64]*pending{}
 	}
@@ -159,7 +161,7 @@ func (r *Replica) send(call *message.Call, patient bool) {
 	case message.Transfer:
 		r.transfer(call, patient)
 	case message.Sums:
-		r.sums(call, patient)
+		r.sumsOf(call, patient)
 	case message.Pulled:
 		r.answerPulled(call)
 	default:

@@ -70,20 +70,32 @@ func (r *Replica) MarkPulled(p ring.Partition, epoch uint32, done func(error)) {
 	}))
 }
 
+// scannable reports whether call may scan the storage now. If not, it is answered, or will be on a
+// goroutine that may wait for the disk.
+func (r *Replica) scannable(call *message.Call, patient bool) bool {
+	if _, ok := r.opts.Storage.(Scanner); !ok {
+		call.Reply.Status = message.NotReplica
+		call.Completion.Done(call)
+		return false
+	}
+	if !patient {
+		r.aside(call)
+	}
+	return patient
+}
+
 var errPageFull = errors.New("page full")
 
 // transfer answers with a page of a partition that moves away. It reads the disk, on a goroutine of
 // its own.
 func (r *Replica) transfer(call *message.Call, patient bool) {
 	conf := r.opts.Configurations.Configuration(call.Partition)
-	scanner, ok := r.opts.Storage.(Scanner)
-	switch {
-	case !ok || conf.Epoch != call.Epoch || len(call.Request.Items) == 0 && (len(conf.Next) == 0 || !slices.Contains(conf.Members, r.opts.Self)):
+	if conf.Epoch != call.Epoch || len(call.Request.Items) == 0 && (len(conf.Next) == 0 || !slices.Contains(conf.Members, r.opts.Self)) {
 		call.Reply.Status = message.NotReplica
 		call.Completion.Done(call)
 		return
-	case !patient:
-		r.aside(call)
+	}
+	if !r.scannable(call, patient) {
 		return
 	}
 	var leaves *message.LeafSet
@@ -95,7 +107,7 @@ func (r *Replica) transfer(call *message.Call, patient bool) {
 		return
 	}
 	page := message.BeginPage(call.Room[:0])
-	err := scanner.Scan(call.Partition, call.Key, func(key, enc []byte) error {
+	err := r.opts.Storage.(Scanner).Scan(call.Partition, call.Key, func(key, enc []byte) error {
 		if leaves != nil && !leaves.Has(message.Leaf(ring.Hash(key))) {
 			return nil
 		}
@@ -109,41 +121,6 @@ func (r *Replica) transfer(call *message.Call, patient bool) {
 		r.refuse(call, err)
 	} else {
 		call.Reply.Items, call.Room = page, page
-	}
-	call.Completion.Done(call)
-}
-
-// sums answers with the sum of each leaf of a partition: over its records, of a hash of key and ballot.
-// Two replicas hold the same exactly if their sums are equal, but for one in 2^64.
-func (r *Replica) sums(call *message.Call, patient bool) {
-	scanner, ok := r.opts.Storage.(Scanner)
-	switch {
-	case !ok:
-		call.Reply.Status = message.NotReplica
-		call.Completion.Done(call)
-		return
-	case !patient:
-		r.aside(call)
-		return
-	}
-	var sums [message.Leaves]uint64
-	var buf [20]byte
-	err := scanner.Scan(call.Partition, nil, func(key, enc []byte) error {
-		hash, b := ring.Hash(key), record.PeekBallot(enc)
-		binary.LittleEndian.PutUint64(buf[:], hash)
-		binary.LittleEndian.PutUint64(buf[8:], uint64(b.Stamp))
-		binary.LittleEndian.PutUint32(buf[16:], b.Epoch)
-		sums[message.Leaf(hash)] += ring.Hash(buf[:])
-		return nil
-	})
-	if err != nil {
-		r.refuse(call, err)
-	} else {
-		items := call.Room[:0]
-		for _, s := range sums {
-			items = binary.LittleEndian.AppendUint64(items, s)
-		}
-		call.Reply.Items, call.Room = items, items
 	}
 	call.Completion.Done(call)
 }
@@ -215,15 +192,8 @@ func (r *Replica) Learn(call *message.Call) {
 	case !r.opts.Fence.Staged(b.Stamp.Ticks()):
 		call.Reply.Status = message.Busy
 	default:
-		// The promise is never below what is accepted.
-		if slot, _ := r.promised(call.Partition, call.Hash, call.Epoch); slot.Less(b) {
-			*slot = b
-		}
-		answered := r.stage(st, call, b)
-		st.mu.Unlock()
-		if answered != nil {
-			answered.finish()
-		}
+		slot, _ := r.promised(call.Partition, call.Hash, call.Epoch)
+		r.take(st, call, slot, b, b, acc, readable)
 		return
 	}
 	st.mu.Unlock()

@@ -155,18 +155,24 @@ func (r *Replica) accept(call *message.Call, patient bool) {
 	case !r.opts.Fence.Staged(top.Stamp.Ticks()):
 		call.Reply.Status = message.Busy
 	default:
-		if slot.Less(top) {
-			*slot = top
-		}
-		answered := r.stage(st, call, b)
-		st.mu.Unlock()
-		if answered != nil {
-			answered.finish()
-		}
+		r.take(st, call, slot, top, b, acc, readable)
 		return
 	}
 	st.mu.Unlock()
 	call.Completion.Done(call)
+}
+
+// take stages the record of call at ballot b in the place of the one at acc, and raises the promise to
+// top, which is never below what is accepted. st is locked, and let go of.
+func (r *Replica) take(st *stripe, call *message.Call, slot *record.Ballot, top, b, acc record.Ballot, readable bool) {
+	if slot.Less(top) {
+		*slot = top
+	}
+	answered := r.stage(st, call, b, acc, readable)
+	st.mu.Unlock()
+	if answered != nil {
+		answered.finish()
+	}
 }
 
 // whenCovered answers call once the promise of top is durable.
@@ -204,10 +210,10 @@ func (r *Replica) accepted(st *stripe, call *message.Call, patient bool) (b reco
 	return b, true, true
 }
 
-// stage puts the record into the store. st is locked, so that writes of one key reach the store in
+// stage puts the record into the store, in the place of the one at acc. st is locked, so that writes of one key reach the store in
 // the order of their ballots. It returns the commit if the store answered before Put returned; the
 // caller finishes it once st is unlocked.
-func (r *Replica) stage(st *stripe, call *message.Call, b record.Ballot) *commit {
+func (r *Replica) stage(st *stripe, call *message.Call, b, acc record.Ballot, readable bool) *commit {
 	p := st.pending[call.Hash]
 	if p == nil {
 		if p = st.spare; p == nil {
@@ -219,7 +225,9 @@ func (r *Replica) stage(st *stripe, call *message.Call, b record.Ballot) *commit
 	p.newest = b
 	p.writes++
 	c := r.commits.Get().(*commit)
-	c.call, c.hash, c.start = call, call.Hash, time.Now()
+	c.call, c.p, c.hash, c.start = call, call.Partition, call.Hash, time.Now()
+	c.change, c.lost = term(call.Hash, b)-term(call.Hash, acc), !readable
+	r.sums.staged(c.p, c.hash)
 	c.inPut.Store(true)
 	r.opts.Storage.Put(call.Partition, call.Hash, call.Key, call.Request.Record, c)
 	if c.inPut.CompareAndSwap(true, false) {
