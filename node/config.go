@@ -54,6 +54,9 @@ type Config struct {
 	// ReplaceAfter is how long a node may be dead before others take over what it held. A restart or a
 	// short loss of the network should cost no move.
 	ReplaceAfter time.Duration `env:"KAI_REPLACE_AFTER" envDefault:"2m" means:"how long a node may be dead until others take over its partitions" want:"a duration from 1s to 24h, for example 2m"`
+	// PurgeAfter trades the space of deleted and expired records against answers: a mutation that is retried
+	// behind the purge of its own effects is told that its outcome is unknown.
+	PurgeAfter time.Duration `env:"KAI_PURGE_AFTER" envDefault:"10m" means:"how long a record must have been deleted or expired before its replicas forget it, all of them being there; 0 for never" want:"a duration from 0 to 8760h, for example 10m"`
 	// DrainTimeout is how long a node that is told to stop hands over first. It does so only when there
 	// are other nodes enough to take its place.
 	DrainTimeout time.Duration `env:"KAI_DRAIN_TIMEOUT" envDefault:"5m" means:"how long a node that stops may hand over its partitions first, if there are nodes to take them; 0 to stop at once" want:"a duration from 0 to 24h, for example 5m"`

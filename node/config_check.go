@@ -50,6 +50,9 @@ func (c *Config) check() []Fault {
 	if c.ReplaceAfter < time.Second || c.ReplaceAfter > 24*time.Hour {
 		faults.add("ReplaceAfter", c.ReplaceAfter, "is not between 1s and 24h")
 	}
+	if c.PurgeAfter < 0 || c.PurgeAfter > 8760*time.Hour {
+		faults.add("PurgeAfter", c.PurgeAfter, "is not between 0 and 8760h")
+	}
 	if c.DrainTimeout < 0 || c.DrainTimeout > 24*time.Hour {
 		faults.add("DrainTimeout", c.DrainTimeout, "is not between 0 and 24h")
 	}

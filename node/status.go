@@ -204,6 +204,7 @@ func (n *node) measure(emit func(name string, v uint64)) {
 		emit("repair_taken", repairs.Taken.Load())
 		emit("repair_reconciled", repairs.Reconciled.Load())
 		emit("repair_failed", repairs.Failed.Load())
+		emit("repair_purged", repairs.Purged.Load())
 		emit("diverged_leaves", uint64(repairs.Diverged.Load()))
 		emit("repair_passes", repairs.Passes.Load())
 	}

@@ -46,6 +46,10 @@ const (
 	// Sums asks a replica for the sums of Partition's leaves: Items of the reply, 8 bytes each. With Items,
 	// 8 bytes, the root of the asker's own: the reply has none if the replica's root is the same.
 	Sums
+	// Purge is about the dead records of Partition that Items lists, by AppendDead. With Digest it asks a
+	// replica to confirm them, under the purge fence Ballot; without, to forget those that all confirmed. Items
+	// of the reply: one byte each, 1 for yes.
+	Purge
 )
 
 // TraceLen is the room for trace context: 16 bytes trace id, 8 span id, 1 flags.

@@ -24,6 +24,8 @@ const (
 	LostFence Mutant = 1 << iota
 	// WipedVoter: a node whose disk was wiped goes on voting under its old id.
 	WipedVoter
+	// ForgetsExpired: each disk forgets records that have expired, by itself.
+	ForgetsExpired
 )
 
 // Config of one simulated cluster.
@@ -41,6 +43,10 @@ type Config struct {
 	Repairing  bool // replicas are compared all the time
 	// WithoutMoving switches rules of moving partitions off.
 	WithoutMoving placement.Rule
+	// PurgeAge of dead records; 0: they are not purged.
+	PurgeAge      time.Duration
+	WithoutRepair repair.Rule
+	WithoutVote   replica.Rule
 	RealStore     bool // the real store on a simulated disk, in place of the plain volume
 }
 
@@ -142,7 +148,7 @@ func NewCluster(cfg Config) *Cluster {
 func (c *Cluster) start(i int) {
 	nd := c.nodes[i]
 	nd.boots++
-	inc := &incarnation{node: nd, volume: &volume{d: nd.disk}}
+	inc := &incarnation{node: nd, volume: &volume{d: nd.disk, forgets: c.Mutant&ForgetsExpired != 0}}
 	inc.ctx, inc.die = context.WithCancel(context.Background())
 	inc.died = inc.ctx.Done()
 	if c.RealStore {
@@ -168,7 +174,7 @@ func (c *Cluster) start(i int) {
 		Configurations: inc.table, EncodeConfiguration: encodeConfiguration,
 		Partitions: c.Partitions, PromiseSlots: 256,
 		Refused: func(err error) bool { return err == errBusy },
-		Wall:    nd.wall, Logger: c.logs,
+		Wall:    nd.wall, Logger: c.logs, Without: c.WithoutVote,
 	})
 	inc.coordinator = quorum.New(quorum.Options{
 		Slot: uint16(i), Stamps: fence, Wall: nd.wall, Timeout: c.Timeout, MaxValue: 1 << 20,
@@ -198,7 +204,7 @@ func (c *Cluster) start(i int) {
 	inc.repairer = repair.New(repair.Options{
 		Self: nd.id, Partitions: c.Partitions, Configuration: inc.table.Configuration,
 		Peer:   func(id ring.NodeID) repair.Replica { return links[id] },
-		Chosen: inc.coordinator.Chosen, Learn: inc.replica.Learn,
+		Chosen: inc.coordinator.Chosen, Rewrite: inc.coordinator.Rewrite, Local: inc.replica, Drop: inc.replica.Drop, PurgeAge: c.PurgeAge, Without: c.WithoutRepair,
 		Timeout: c.Timeout / 2, Pause: moverTick, Rest: 1, Logger: c.logs,
 	})
 	nd.now.Store(inc)

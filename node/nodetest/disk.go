@@ -34,11 +34,13 @@ type volume struct {
 	queue   []staged
 	syncing bool
 	closed  bool
+	forgets bool // the mutant ForgetsExpired
 }
 
 type staged struct {
 	name string
 	meta bool
+	gone bool // purged
 	p    ring.Partition
 	data []byte
 	done interface{ Committed(error) }
@@ -52,15 +54,26 @@ var (
 func (v *volume) Peek(dst []byte, p ring.Partition, hash uint64, key []byte) ([]byte, bool, bool, error) {
 	v.d.mu.Lock()
 	defer v.d.mu.Unlock()
-	enc, ok := v.d.records[string(key)]
+	enc, ok := v.record(key)
 	return append(dst, enc...), ok, true, nil
 }
 
 func (v *volume) PeekBallot(p ring.Partition, hash uint64, key []byte) (record.Ballot, bool, bool) {
 	v.d.mu.Lock()
 	defer v.d.mu.Unlock()
-	enc, ok := v.d.records[string(key)]
+	enc, ok := v.record(key)
 	return record.PeekBallot(enc), ok, true
+}
+
+// record is what is there of key. v.d.mu is held.
+func (v *volume) record(key []byte) (enc []byte, ok bool) {
+	enc, ok = v.d.records[string(key)]
+	if ok && v.forgets {
+		if _, expires := record.Dead(enc, 0); expires != 0 {
+			return nil, false
+		}
+	}
+	return enc, ok
 }
 
 func (v *volume) Get(dst []byte, p ring.Partition, hash uint64, key []byte) ([]byte, bool, error) {
@@ -85,6 +98,11 @@ func (v *volume) Scan(p ring.Partition, after []byte, fn func(key, enc []byte) e
 
 func (v *volume) Put(p ring.Partition, hash uint64, key, enc []byte, done interface{ Committed(error) }) {
 	v.stage(staged{name: string(key), p: p, data: append([]byte(nil), enc...), done: done})
+}
+
+// Purge implements replica.Purger.
+func (v *volume) Purge(p ring.Partition, hash uint64, key []byte, done interface{ Committed(error) }) {
+	v.stage(staged{name: string(key), p: p, gone: true, done: done})
 }
 
 func (v *volume) PutMeta(name string, value []byte, done interface{ Committed(error) }) {
@@ -122,9 +140,13 @@ func (v *volume) sync() {
 	}
 	v.d.mu.Lock()
 	for _, s := range batch {
-		if s.meta {
+		switch {
+		case s.meta:
 			v.d.meta[s.name] = s.data
-		} else {
+		case s.gone:
+			delete(v.d.records, s.name)
+			delete(v.d.of, s.name)
+		default:
 			v.d.records[s.name], v.d.of[s.name] = s.data, s.p
 		}
 	}

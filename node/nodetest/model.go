@@ -23,6 +23,8 @@ type input struct {
 	arg   string
 	delta uint64
 	token record.Version
+	// expired: what is stored has expired already.
+	expired bool
 }
 
 type output struct {
@@ -71,7 +73,12 @@ var model = porcupine.Model{
 
 func step(s state, in input, out output) (bool, state) {
 	is := func(want record.Status) bool { return out.unknown || out.status == want }
-	put := func(v string) state { return state{live: true, value: v} }
+	put := func(v string) state {
+		if in.expired {
+			return state{}
+		}
+		return state{live: true, value: v}
+	}
 	switch in.kind {
 	case record.Get:
 		if !s.live {

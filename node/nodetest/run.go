@@ -55,6 +55,7 @@ func (s Scenario) Run(seed uint64) Outcome {
 		out.Counters["retries"] += q.Retries.Load()
 		out.Counters["folded"] += q.Folded.Load()
 		out.Counters["wrong_epochs"] += n.current().replica.Counters().WrongEpochs.Load()
+		out.Counters["purged"] += n.current().repairer.Counters().Purged.Load()
 		for p := range c.Partitions {
 			out.Counters["epochs"] = max(out.Counters["epochs"], uint64(n.current().table.Configuration(ring.Partition(p)).Epoch))
 		}

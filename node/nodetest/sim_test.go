@@ -17,6 +17,8 @@ import (
 
 	"kai/node/placement"
 	"kai/node/quorum"
+	"kai/node/repair"
+	"kai/node/replica"
 	"kai/node/ring"
 )
 
@@ -46,6 +48,14 @@ func moving(s *Scenario) {
 	s.Load = Load{Clients: 4, Ops: 20, Keys: 3, Batch: true}
 	s.Trouble = Trouble{Partitions: true, Crashes: true, Moves: true}
 	s.Config.Faults = Faults{Drop: 3, Duplicate: 3, Slow: 8, Doubt: 20}
+}
+
+// purging is dead records that are forgotten as soon as may be, among repair and rivals.
+func purging(s *Scenario) {
+	s.Config.Repairing, s.Config.PurgeAge = true, 5*time.Millisecond
+	s.Config.Faults = Faults{Drop: 2, Duplicate: 5, Slow: 8, Doubt: 5}
+	s.Load = Load{Clients: 4, Ops: 20, Keys: 2, Batch: true, Conditional: true, Expiring: true}
+	s.Trouble = Trouble{Partitions: true, Crashes: true}
 }
 
 // scenarios are the clusters that must be linearizable whatever the seed.
@@ -98,6 +108,13 @@ func scenarios() []Scenario {
 		}),
 		with(base("repair"), func(s *Scenario) { s.Config.Repairing = true }),
 		with(base("repair, partitions move"), func(s *Scenario) { moving(s); s.Config.Repairing = true }),
+		with(base("purge"), purging),
+		with(base("purge, the real store"), func(s *Scenario) { purging(s); s.Config.RealStore = true }),
+		with(base("purge, partitions move"), func(s *Scenario) {
+			moving(s)
+			purging(s)
+			s.Trouble.Moves, s.Trouble.Crashes, s.Trouble.Partitions = true, true, true
+		}),
 		with(base("wiped disks never vote"), func(s *Scenario) { s.Trouble.Wipes = true }),
 	}
 }
@@ -247,6 +264,24 @@ func TestMutants(t *testing.T) {
 			moving(s)
 			s.Config.WithoutMoving = placement.RulePulled
 		}), seeds: 6000},
+		{Scenario: with(base("zombies: dead records purged when a quorum has them"), func(s *Scenario) {
+			purging(s)
+			s.Config.WithoutRepair = repair.RulePurgeAll
+		}), seeds: 6000},
+		{Scenario: with(base("dead records purged without a fence"), func(s *Scenario) {
+			purging(s)
+			s.Config.WithoutVote = replica.RulePurgeFence
+		}), first: 145, seeds: 60000},
+		{Scenario: with(base("each disk forgets what has expired"), func(s *Scenario) {
+			purging(s)
+			s.Config.Mutant, s.Config.PurgeAge = ForgetsExpired, 0
+		}), seeds: 6000},
+		{Scenario: with(base("new members keep what they had"), func(s *Scenario) {
+			moving(s)
+			purging(s)
+			s.Trouble.Moves = true
+			s.Config.WithoutVote = replica.RuleClean
+		}), first: 1150, seeds: 12000}, // about 1 in 1,000
 		{Scenario: with(base("a wiped disk that goes on voting"), func(s *Scenario) {
 			s.Config.Mutant, s.Trouble.Wipes = WipedVoter, true
 		}), seeds: 6000},

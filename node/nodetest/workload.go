@@ -23,6 +23,7 @@ type Load struct {
 	Keys         int
 	Batch        bool // several operations in one Execute now and then
 	Conditional  bool // mostly operations whose answer depends on whether the key exists
+	Expiring     bool // some of what is stored has expired at once
 }
 
 // history gathers what the clients saw.
@@ -81,6 +82,9 @@ func (cl *client) execute(n int) {
 	for i := range n {
 		ins[i] = cl.choose()
 		ops[i] = record.Op{Kind: ins[i].kind, Key: []byte(ins[i].key), Value: []byte(ins[i].arg), CAS: ins[i].token, Delta: ins[i].delta}
+		if ins[i].expired {
+			ops[i].Expiry = 1 // second of 1970
+		}
 	}
 	results := make([]record.Result, n)
 	call := time.Since(cl.h.start)
@@ -141,9 +145,13 @@ func (cl *client) choose() input {
 	if cl.load.Conditional {
 		in.kind = pick(record.Get, record.Get, record.Add, record.Add, record.Delete, record.Delete, record.Replace, record.AppendTo)
 	}
+	switch in.kind {
+	case record.Set, record.Add, record.Replace, record.CompareAndSwap:
+		in.expired = cl.load.Expiring && cl.r.chance(30)
+	}
 	if in.kind == record.CompareAndSwap {
 		if in.token = cl.seen[in.key]; in.token == 0 {
-			in.kind = record.Get
+			in.kind, in.expired = record.Get, false
 		}
 	}
 	return in

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"kai/node/message"
+	"kai/node/record"
 	"kai/node/ring"
 )
 
@@ -27,7 +28,7 @@ type Local interface {
 	Learn(call *message.Call)
 	// Pulled, MarkPulled: see replica.Replica.
 	Pulled(p ring.Partition, epoch uint32) bool
-	MarkPulled(p ring.Partition, epoch uint32, done func(error))
+	MarkPulled(p ring.Partition, epoch uint32, fence record.Ballot, done func(error))
 }
 
 // Options of NewMover.

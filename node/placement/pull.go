@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"kai/node/message"
+	"kai/node/record"
 	"kai/node/ring"
 )
 
@@ -15,24 +16,27 @@ import (
 // stays when the pull is interrupted; it begins anew.
 func (m *Mover) pull(ctx context.Context, p ring.Partition, c ring.Configuration) error {
 	if !needsPull(c, m.o.Self, m.o.Quorum) {
-		return m.mark(p, c.Epoch)
+		return m.mark(p, c.Epoch, record.Ballot{})
 	}
 	need := m.o.Quorum.For(len(c.Members)).R
 	var failed error
+	var fence record.Ballot
 	for _, id := range m.sources(c.Members) {
 		if need == 0 {
 			break
 		}
-		if err := m.pullFrom(ctx, p, c, id); err != nil {
+		f, err := m.pullFrom(ctx, p, c, id)
+		if err != nil {
 			failed = err
 			continue
 		}
+		fence = record.Ballot{Epoch: max(fence.Epoch, f.Epoch), Stamp: max(fence.Stamp, f.Stamp)}
 		need--
 	}
 	if need > 0 {
 		return fmt.Errorf("%d more old members of partition %d needed: %w", need, p, failed)
 	}
-	return m.mark(p, c.Epoch)
+	return m.mark(p, c.Epoch, fence)
 }
 
 // sources are the old members, this node first, then healthy ones.
@@ -51,42 +55,42 @@ func (m *Mover) sources(members []ring.NodeID) []ring.NodeID {
 	return sorted
 }
 
-func (m *Mover) mark(p ring.Partition, epoch uint32) error {
+func (m *Mover) mark(p ring.Partition, epoch uint32, fence record.Ballot) error {
 	done := make(chan error, 1)
-	m.o.Local.MarkPulled(p, epoch, func(err error) { done <- err })
+	m.o.Local.MarkPulled(p, epoch, fence, func(err error) { done <- err })
 	return <-done
 }
 
-// pullFrom takes all records of p that a node holds, page by page.
-func (m *Mover) pullFrom(ctx context.Context, p ring.Partition, c ring.Configuration, id ring.NodeID) error {
+// pullFrom takes all records of p that a node holds, page by page, and tells the node's purge fence.
+func (m *Mover) pullFrom(ctx context.Context, p ring.Partition, c ring.Configuration, id ring.NodeID) (fence record.Ballot, err error) {
 	var after []byte
 	for {
 		if err := ctx.Err(); err != nil {
-			return err
+			return fence, err
 		}
 		if m.o.Configuration(p).Epoch != c.Epoch {
-			return fmt.Errorf("partition %d has moved on", p)
+			return fence, fmt.Errorf("partition %d has moved on", p)
 		}
 		reply := m.send(id, message.Request{Kind: message.Transfer, Partition: p, Epoch: c.Epoch, Key: after})
 		if reply.Status != message.OK {
 			if reply.Status == message.WrongEpoch && reply.Configuration.Epoch < c.Epoch {
 				m.tell(p, c, id)
 			}
-			return fmt.Errorf("transfer of partition %d from %s: %s", p, id, reply.Status)
+			return fence, fmt.Errorf("transfer of partition %d from %s: %s", p, id, reply.Status)
 		}
 		rows, more, ok := message.OpenPage(reply.Items)
 		if !ok {
-			return fmt.Errorf("transfer of partition %d from %s: bad page", p, id)
+			return fence, fmt.Errorf("transfer of partition %d from %s: bad page", p, id)
 		}
 		last, err := m.store(p, c.Epoch, rows)
 		if err != nil {
-			return fmt.Errorf("transfer of partition %d from %s: %w", p, id, err)
+			return fence, fmt.Errorf("transfer of partition %d from %s: %w", p, id, err)
 		}
 		if !more {
-			return nil
+			return reply.Ballot, nil
 		}
 		if len(last) == 0 {
-			return fmt.Errorf("transfer of partition %d from %s: empty page", p, id)
+			return fence, fmt.Errorf("transfer of partition %d from %s: empty page", p, id)
 		}
 		after = last
 	}

@@ -3,6 +3,7 @@ package quorum
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"kai/node/message"
 	"kai/node/record"
@@ -29,6 +30,23 @@ func (c *Coordinator) Decide(ctx context.Context, key, value []byte) (chosen []b
 	}
 	return append([]byte(nil), res[0].Value...), nil
 }
+
+// Rewrite has the state of key accepted anew by a write quorum, at a ballot of today, if this node is a replica of it. It blocks up to the
+// request timeout.
+func (c *Coordinator) Rewrite(key []byte) {
+	hash := ring.Hash(key)
+	p, g := c.group(hash)
+	if g == nil || g.self < 0 {
+		return
+	}
+	w := make(rewritten, 1)
+	c.submit(p, &mutation{op: record.Op{Kind: record.Get, Key: append([]byte(nil), key...)}, hash: hash, deadline: time.Now().Add(c.opts.Timeout), done: w, rewrite: true}, false, nil)
+	<-w
+}
+
+type rewritten chan struct{}
+
+func (w rewritten) mutated(*mutation) { w <- struct{}{} }
 
 // Chosen returns the encoded state of key that a write quorum holds, which is certainly chosen. If there
 // is none, a quorum read first brings the replicas together, and it looks once more. It blocks up to

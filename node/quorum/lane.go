@@ -20,6 +20,7 @@ type mutation struct {
 	value    []byte // backs res.Value
 	done     mutated
 	decided  bool
+	rewrite  bool // the state is written even if nothing changes
 }
 
 type attempt struct {

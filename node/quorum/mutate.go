@@ -203,6 +203,7 @@ func (c *Coordinator) apply(l *lane, batch []*mutation, id record.Version) fold 
 			f.seal = f.seal || c.has(RuleSeal)
 		}
 		var wrote bool
+		f.seal = f.seal || m.rewrite
 		f.res[i], wrote = m.op.Apply(&l.next, id, now, c.opts.MaxValue)
 		f.did[i] = wrote
 		f.wrote = f.wrote || wrote

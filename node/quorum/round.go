@@ -185,6 +185,9 @@ func (r *round) take(call *message.Call) {
 			r.state = append(r.state[:0], rep.Record...)
 		case c == 0:
 			r.atMax |= bit
+			if rep.Ballot.IsZero() && len(rep.Record) > 0 {
+				r.state = append(r.state[:0], rep.Record...) // nothing, but of an age: see replica's unborn
+			}
 		}
 	case message.Nack:
 		r.nacked |= bit

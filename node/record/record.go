@@ -240,3 +240,21 @@ func (r *Record) Succeed(id, keepFrom Version) {
 	}
 	r.Version = id
 }
+
+// PeekVersion reads the version as PeekBallot reads the ballot.
+func PeekVersion(enc []byte) Version {
+	if len(enc) < headerLen {
+		return 0
+	}
+	return Version(binary.LittleEndian.Uint64(enc[20:]))
+}
+
+// Dead reports whether enc, which must have passed Check before, holds no value at now (Unix
+// seconds), and when a value that it holds expires: 0 for never.
+func Dead(enc []byte, now uint32) (dead bool, expires uint32) {
+	if Kind(enc[1]) != Value {
+		return true, 0
+	}
+	expires = binary.LittleEndian.Uint32(enc[40:])
+	return expires != 0 && expires <= now, expires
+}

@@ -35,9 +35,14 @@ type Options struct {
 	// Chosen returns the state of a key if a write quorum holds it; if not, it brings the replicas
 	// together by a quorum read.
 	Chosen func(key []byte) (enc []byte, ok bool)
-	// Learn has this node's replica store a chosen state, whatever it promised, unless it has a newer one.
-	// It may wait for the disk.
-	Learn func(call *message.Call)
+	// Rewrite has the state of key written anew, at a ballot of today. It blocks like Chosen.
+	Rewrite func(key []byte)
+	Local   Local
+	// Drop forgets some records of a partition that this node is no member of, and reports whether there
+	// may be more. It waits for the disk.
+	Drop func(p ring.Partition) (more bool, err error)
+	// PurgeAge is how long records must have been dead before they are purged; 0: they never are.
+	PurgeAge time.Duration
 	// Timeout of one message.
 	Timeout time.Duration
 	// Pause is the time between two passes over all partitions.
@@ -46,12 +51,33 @@ type Options struct {
 	// use a tenth of the time.
 	Rest   int
 	Logger *slog.Logger
+	// Without switches safety rules off. Only the simulator sets it.
+	Without Rule
+}
+
+// Rule names a safety rule that the simulator can switch off, to show that it would notice.
+type Rule uint8
+
+// RulePurgeAll: all members confirm that a record is dead before it is purged.
+const RulePurgeAll Rule = 1
+
+// Local is this node's own replica; see replica.Replica.
+type Local interface {
+	// Learn stores a chosen state, whatever was promised, unless there is a newer one, or it may have been
+	// purged. It may wait for the disk.
+	Learn(call *message.Call)
+	// Mortals changes when a record of p is written that is dead, or expires.
+	Mortals(p ring.Partition) uint32
+	// Dead lists records behind the key after that have been dead for age. It reads the disk.
+	Dead(p ring.Partition, after []byte, age time.Duration, limit int) (message.Dead, error)
+	PurgeFence(p ring.Partition) record.Ballot
 }
 
 // Repairer is one node's part. Its methods are safe for concurrent use.
 type Repairer struct {
 	o        Options
 	counters Counters
+	purges   []purgeState // by partition; Pass's own
 }
 
 // Counters count what was done since start; Diverged is a gauge.
@@ -59,6 +85,8 @@ type Counters struct {
 	// Compared counts comparisons with another replica, Taken the records taken over, Reconciled those that
 	// took a quorum read, Failed the comparisons that could not be ended.
 	Compared, Taken, Reconciled, Failed atomic.Uint64
+	// Purged counts the dead records that were forgotten, by this node's doing.
+	Purged atomic.Uint64
 	// Passes counts the passes that have ended.
 	Passes atomic.Uint64
 	// Diverged is how many leaves differed, over all comparisons of the last pass.
@@ -66,7 +94,9 @@ type Counters struct {
 }
 
 // New makes a repairer; it starts nothing.
-func New(o Options) *Repairer { return &Repairer{o: o} }
+func New(o Options) *Repairer {
+	return &Repairer{o: o, purges: make([]purgeState, o.Partitions)}
+}
 
 // Counters returns the counters.
 func (r *Repairer) Counters() *Counters { return &r.counters }
@@ -86,8 +116,15 @@ func (r *Repairer) Run(ctx context.Context) error {
 func (r *Repairer) Pass(ctx context.Context) (diverged int64) {
 	for p := range ring.Partition(r.o.Partitions) {
 		c := r.o.Configuration(p)
+		if ctx.Err() != nil {
+			break
+		}
+		if !c.Has(r.o.Self) {
+			r.drop(ctx, p)
+			continue
+		}
 		// While a partition moves, its transfer does this, and more.
-		if ctx.Err() != nil || len(c.Next) > 0 || !slices.Contains(c.Members, r.o.Self) {
+		if len(c.Next) > 0 || !slices.Contains(c.Members, r.o.Self) {
 			continue
 		}
 		began := time.Now()
@@ -95,6 +132,21 @@ func (r *Repairer) Pass(ctx context.Context) (diverged int64) {
 		sleep(ctx, time.Duration(r.o.Rest)*time.Since(began))
 	}
 	return diverged
+}
+
+// drop forgets what this node has of a partition that moved away.
+func (r *Repairer) drop(ctx context.Context, p ring.Partition) {
+	for more := true; more && ctx.Err() == nil; {
+		began := time.Now()
+		var err error
+		if more, err = r.o.Drop(p); err != nil {
+			r.o.Logger.Debug("partition not dropped", "partition", p, "error", err)
+			return
+		}
+		if more {
+			sleep(ctx, time.Duration(r.o.Rest)*time.Since(began))
+		}
+	}
 }
 
 // look compares one partition with each of its other members.
@@ -117,6 +169,11 @@ func (r *Repairer) look(ctx context.Context, p ring.Partition, c ring.Configurat
 		n, err := r.compare(ctx, p, c, own, id)
 		if diverged += n; err != nil {
 			r.failed(p, id, err)
+		}
+	}
+	if len(others) == len(c.Members)-1 {
+		if err := r.purge(ctx, p, c, diverged); err != nil {
+			r.o.Logger.Debug("purge failed", "partition", p, "error", err)
 		}
 	}
 	return diverged
@@ -207,21 +264,34 @@ func (r *Repairer) offer(p ring.Partition, c ring.Configuration, key, enc []byte
 		return nil
 	}
 	q.Kind, q.Digest, q.Record = message.Accept, false, enc
-	var ok bool
 	switch reply := r.send(r.o.Self, q); reply.Status {
 	case message.OK:
 		r.counters.Taken.Add(1)
 	case message.Nack:
-		// Promised to a later round, or to nobody that is left: a restarted node takes every promise it may
-		// have given for given. What is chosen may come all the same: that round has met it, or will.
-		r.counters.Reconciled.Add(1)
-		if q.Record, ok = r.o.Chosen(key); ok {
-			w := answer(make(chan message.Reply, 1))
-			r.o.Learn(&message.Call{Request: q, Completion: w})
-			<-w
-		}
+		return r.reconcile(p, q, have)
 	default:
 		return fmt.Errorf("own replica: %s", reply.Status)
+	}
+	return nil
+}
+
+// reconcile deals with a record that this node's replica must not accept: promised to a later round, or to nobody that
+// is left, since a restarted node takes every promise it may have given for given; or perhaps purged.
+func (r *Repairer) reconcile(p ring.Partition, q message.Request, have message.Reply) error {
+	dead, _ := record.Dead(q.Record, uint32(time.Now().Unix()))
+	if dead && have.Ballot.IsZero() && !r.o.Local.PurgeFence(p).Less(record.PeekBallot(q.Record)) {
+		return nil // purged here: who still holds it will purge it, too
+	}
+	r.counters.Reconciled.Add(1)
+	// What is chosen may come all the same: the round that was promised has met it, or will.
+	var ok bool
+	if q.Record, ok = r.o.Chosen(q.Key); !ok {
+		return nil
+	}
+	w := answer(make(chan message.Reply, 1))
+	r.o.Local.Learn(&message.Call{Request: q, Completion: w})
+	if reply := <-w; reply.Status == message.Nack {
+		r.o.Rewrite(q.Key) // below the purge fence: it comes at a ballot above
 	}
 	return nil
 }

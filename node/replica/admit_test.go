@@ -42,7 +42,13 @@ func TestWhoIsNotAskedRefuses(t *testing.T) {
 		want message.Status
 	}{
 		{"no replica of the partition", message.Request{Kind: message.Read}, func(r *rig) { r.table.conf = configuration(1, "other") }, message.NotReplica},
-		{"replica to be", message.Request{Kind: message.Read}, func(r *rig) { r.table.conf.Members, r.table.conf.Next = []ring.NodeID{"other"}, []ring.NodeID{self} }, message.OK},
+		{"replica to be", message.Request{Kind: message.Read}, func(r *rig) {
+			r.table.conf.Members, r.table.conf.Next = []ring.NodeID{"other"}, []ring.NodeID{self}
+			r.cleans.done[0].Store(1)
+		}, message.OK},
+		{"replica to be that has not cleared the partition", message.Request{Kind: message.Read}, func(r *rig) {
+			r.table.conf.Members, r.table.conf.Next = []ring.NodeID{"other"}, []ring.NodeID{self}
+		}, message.Busy},
 		{"no vote", message.Request{Kind: message.Read}, func(r *rig) { r.SetVoting(false) }, message.NotVoting},
 		{"vote regained", message.Request{Kind: message.Read}, func(r *rig) { r.SetVoting(false); r.SetVoting(true) }, message.OK},
 		{"partition out of range", message.Request{Kind: message.Read, Partition: 4}, nil, message.Invalid},

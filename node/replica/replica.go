@@ -59,7 +59,19 @@ type Options struct {
 	// Wall tells the time that ballots are held against.
 	Wall   func() time.Time
 	Logger *slog.Logger
+	// Without switches safety rules off. Only the simulator sets it.
+	Without Rule
 }
+
+// Rule names a safety rule that the simulator can switch off, to show that it would notice.
+type Rule uint8
+
+const (
+	// RulePurgeFence: where a dead record was purged, nothing as old is accepted again.
+	RulePurgeFence Rule = 1 << iota
+	// RuleClean: a new member begins with nothing.
+	RuleClean
+)
 
 const stripes = 256
 
@@ -75,6 +87,8 @@ type Replica struct {
 	warmer    warmer // Storage, if it is one
 	transfers transfers
 	sums      sums
+	purges    purges
+	cleans    cleans
 
 	confMu   sync.Mutex
 	adopting map[ring.Partition]struct{} // their next configuration is on its way to the disk
@@ -108,7 +122,7 @@ type pending struct {
 func New(opts Options) *Replica {
 	r := &Replica{opts: opts, promises: make([]atomic.Pointer[[]record.Ballot], opts.Partitions),
 		adopting: map[ring.Partition]struct{}{}, serves: make([]atomic.Uint32, opts.Partitions), transfers: newTransfers(opts.Partitions),
-		sums: sums{tables: make([]atomic.Pointer[leaves], opts.Partitions)}}
+		sums: sums{tables: make([]atomic.Pointer[leaves], opts.Partitions)}, purges: newPurges(opts.Partitions), cleans: newCleans(opts.Partitions)}
 	for i := range r.stripes {
 		r.stripes[i].pending = map[uint64]*pending{}
 	}
@@ -164,6 +178,8 @@ func (r *Replica) send(call *message.Call, patient bool) {
 		r.sumsOf(call, patient)
 	case message.Pulled:
 		r.answerPulled(call)
+	case message.Purge:
+		r.purge(call, patient)
 	default:
 		call.Reply = message.Reply{Status: message.Invalid}
 		call.Completion.Done(call)
@@ -206,10 +222,20 @@ func (r *Replica) serve(p ring.Partition, epoch uint32, key int) message.Status 
 	}
 	r.confMu.Lock()
 	conf := r.opts.Configurations.Configuration(p)
-	if conf.Has(r.opts.Self) {
+	_, running := r.cleans.running[p]
+	switch {
+	case running:
+	case r.unclean(p, conf):
+		running = true
+		r.cleans.running[p] = struct{}{}
+		go r.cleanLate(p, conf)
+	case conf.Has(r.opts.Self):
 		r.serves[p].Store(conf.Epoch)
 	}
 	r.confMu.Unlock()
+	if running {
+		return message.Busy
+	}
 	if epoch != conf.Epoch {
 		r.counters.WrongEpochs.Add(1)
 		return message.WrongEpoch

@@ -33,6 +33,7 @@ type disk struct {
 type staged struct {
 	name string
 	meta bool
+	gone bool
 	data []byte
 	done interface{ Committed(error) }
 }
@@ -102,9 +103,12 @@ func (d *disk) release(err error) {
 		if err != nil {
 			continue
 		}
-		if s.meta {
+		switch {
+		case s.meta:
 			d.metas[s.name] = s.data
-		} else {
+		case s.gone:
+			delete(d.records, s.name)
+		default:
 			d.records[s.name] = s.data
 		}
 	}
@@ -217,13 +221,18 @@ func (r *rig) ask(q message.Request) *asked {
 	return a
 }
 
-// settle waits until nobody reads the disk.
+// settle waits until nobody reads the disk, or clears a partition.
 func (r *rig) settle() {
 	d := &r.Replica.disk
 	for {
 		d.mu.Lock()
 		n := d.workers
 		d.mu.Unlock()
+		r.confMu.Lock()
+		if r.disk != nil && !r.disk.hold {
+			n += len(r.cleans.running)
+		}
+		r.confMu.Unlock()
 		if n == 0 {
 			return
 		}

@@ -39,7 +39,7 @@ func newTransfers(partitions int) transfers {
 // PulledName is the Journal name of the mark that a partition was pulled.
 func PulledName(p ring.Partition) string { return fmt.Sprintf("pulled/%d", p) }
 
-// LoadPulled reads the marks of earlier lives. It comes before the replica answers anything.
+// LoadPulled reads the marks and purge fences of earlier lives. It comes before the replica answers anything.
 func (r *Replica) LoadPulled(meta func(name string) ([]byte, error)) error {
 	for p := range r.transfers.pulled {
 		b, err := meta(PulledName(ring.Partition(p)))
@@ -51,6 +51,15 @@ func (r *Replica) LoadPulled(meta func(name string) ([]byte, error)) error {
 		case b != nil:
 			return fmt.Errorf("replica: mark of partition %d has %d bytes: %w", p, len(b), record.ErrCorrupt)
 		}
+		if b, err = meta(CleanName(ring.Partition(p))); err != nil {
+			return fmt.Errorf("replica: mark of partition %d: %w", p, err)
+		}
+		if len(b) == 4 {
+			r.cleans.done[p].Store(binary.BigEndian.Uint32(b))
+		}
+		if err := r.loadPurgeFence(meta, ring.Partition(p)); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -60,8 +69,14 @@ func (r *Replica) Pulled(p ring.Partition, epoch uint32) bool {
 	return r.transfers.pulled[p].Load() == epoch
 }
 
-// MarkPulled says so, durably; done hears when it is. All that was learned before is on disk then.
-func (r *Replica) MarkPulled(p ring.Partition, epoch uint32, done func(error)) {
+// MarkPulled says so, durably; done hears when it is. All that was learned before is on disk then. fence
+// is the highest purge fence of those that it was pulled from: what they have purged is not to come
+// back here. It waits for the disk.
+func (r *Replica) MarkPulled(p ring.Partition, epoch uint32, fence record.Ballot, done func(error)) {
+	if err := r.raisePurgeFence(p, fence); err != nil {
+		done(err)
+		return
+	}
 	r.opts.Journal.PutMeta(PulledName(p), binary.BigEndian.AppendUint32(nil, epoch), committed(func(err error) {
 		if err == nil {
 			r.transfers.pulled[p].Store(epoch)
@@ -121,6 +136,7 @@ func (r *Replica) transfer(call *message.Call, patient bool) {
 		r.refuse(call, err)
 	} else {
 		call.Reply.Items, call.Room = page, page
+		call.Reply.Ballot = r.PurgeFence(call.Partition)
 	}
 	call.Completion.Done(call)
 }
@@ -138,11 +154,7 @@ func (r *Replica) settle(p ring.Partition, epoch uint32) error {
 	if t.settled[p].Load() == epoch {
 		return nil
 	}
-	for i := range r.stripes {
-		r.stripes[i].mu.Lock()
-		//lint:ignore SA2001 whoever held it is what is waited for
-		r.stripes[i].mu.Unlock()
-	}
+	r.sweep()
 	durable := make(chan error, 1)
 	r.opts.Journal.PutMeta("settled", nil, committed(func(err error) { durable <- err }))
 	if err := <-durable; err != nil {
@@ -159,6 +171,12 @@ func (r *Replica) answerPulled(call *message.Call) {
 		call.Reply.Status = message.Busy
 	}
 	call.Completion.Done(call)
+}
+
+// purged reports whether the state at b may be one that all members have forgotten. While a partition moves
+// nobody purges, and what a new member learns may be older than a fence that it has of an earlier membership.
+func (r *Replica) purged(call *message.Call, b record.Ballot) bool {
+	return len(r.opts.Configurations.Configuration(call.Partition).Next) == 0 && !r.PurgeFence(call.Partition).Less(b)
 }
 
 // Learn stores a record that another replica had accepted, unless this one has a newer state. It is
@@ -188,6 +206,8 @@ func (r *Replica) Learn(call *message.Call) {
 	}
 	acc, readable, _ := r.accepted(st, call, true)
 	switch {
+	case r.purged(call, b):
+		r.nack(call, r.PurgeFence(call.Partition))
 	case readable && !acc.Less(b): // staged, perhaps: then it is durable before whatever is put later
 	case !r.opts.Fence.Staged(b.Stamp.Ticks()):
 		call.Reply.Status = message.Busy

@@ -101,6 +101,7 @@ func TestTransferIsForMovesOnly(t *testing.T) {
 	} {
 		r.table.conf = c.conf
 		r.serves[0].Store(0)
+		r.cleans.done[0].Store(c.epoch)
 		if a := r.transfer(c.epoch, ""); a.Reply.Status != c.want {
 			t.Errorf("%s: %s, want %s", name, a.Reply.Status, c.want)
 		}
@@ -174,7 +175,7 @@ func TestPulledSurvivesRestarts(t *testing.T) {
 	if s := ask(); s != message.Busy {
 		t.Errorf("before: %s", s)
 	}
-	r.MarkPulled(0, 2, func(err error) {
+	r.MarkPulled(0, 2, record.Ballot{}, func(err error) {
 		if err != nil {
 			t.Error(err)
 		}

@@ -32,6 +32,9 @@ func (r *Replica) promised(p ring.Partition, hash uint64, epoch uint32) (*record
 	if r.opts.Fence.Boot() == 0 {
 		floor = record.Ballot{}
 	}
+	if f := r.purges.fences[p].Load(); f != nil && floor.Less(*f) {
+		floor = *f
+	}
 	if slot.Less(floor) {
 		return slot, floor
 	}
@@ -89,6 +92,8 @@ func (r *Replica) prepare(call *message.Call, patient bool) {
 			return
 		}
 		call.Reply.Ballot, call.Reply.Record = acc, enc
+	} else if enc = r.unborn(enc, call.Partition, call.Key); enc != nil {
+		call.Reply.Record, call.Room = enc, enc
 	}
 	*slot = call.Request.Ballot
 	st.mu.Unlock()
@@ -168,6 +173,9 @@ func (r *Replica) take(st *stripe, call *message.Call, slot *record.Ballot, top,
 	if slot.Less(top) {
 		*slot = top
 	}
+	if dead, expires := record.Dead(call.Request.Record, 0); dead || expires != 0 {
+		r.purges.mortals[call.Partition].Add(1)
+	}
 	answered := r.stage(st, call, b, acc, readable)
 	st.mu.Unlock()
 	if answered != nil {
@@ -210,7 +218,7 @@ func (r *Replica) accepted(st *stripe, call *message.Call, patient bool) (b reco
 	return b, true, true
 }
 
-// stage puts the record into the store, in the place of the one at acc. st is locked, so that writes of one key reach the store in
+// stage puts the record into the store, in the place of the one at acc; b zero: it purges that one. st is locked, so that writes of one key reach the store in
 // the order of their ballots. It returns the commit if the store answered before Put returned; the
 // caller finishes it once st is unlocked.
 func (r *Replica) stage(st *stripe, call *message.Call, b, acc record.Ballot, readable bool) *commit {
@@ -229,7 +237,11 @@ func (r *Replica) stage(st *stripe, call *message.Call, b, acc record.Ballot, re
 	c.change, c.lost = term(call.Hash, b)-term(call.Hash, acc), !readable
 	r.sums.staged(c.p, c.hash)
 	c.inPut.Store(true)
-	r.opts.Storage.Put(call.Partition, call.Hash, call.Key, call.Request.Record, c)
+	if b.IsZero() {
+		r.opts.Storage.(Purger).Purge(call.Partition, call.Hash, call.Key, c)
+	} else {
+		r.opts.Storage.Put(call.Partition, call.Hash, call.Key, call.Request.Record, c)
+	}
 	if c.inPut.CompareAndSwap(true, false) {
 		return nil
 	}
@@ -278,18 +290,34 @@ func (r *Replica) configure(call *message.Call) {
 		call.Completion.Done(call) // already there or ahead, or the sender may come again
 		return
 	}
+	fresh := r.newcomer(conf)
+	if fresh {
+		r.gate(p)
+	}
 	r.opts.Journal.PutMeta(ConfigurationName(p), r.opts.EncodeConfiguration(conf), committed(func(err error) {
-		r.confMu.Lock()
-		if err != nil {
-			r.refuse(call, err)
-		} else {
-			r.opts.Configurations.Adopt(p, conf)
-			r.serves[p].Store(0)
+		if !fresh || err != nil {
+			r.follow(call, p, conf, fresh, err)
+			return
 		}
-		delete(r.adopting, p)
-		r.confMu.Unlock()
-		call.Completion.Done(call)
+		go func() { r.follow(call, p, conf, fresh, r.clean(p, conf)) }() // it reads the disk
 	}))
+}
+
+// follow ends a configure: from here on this node goes by conf, which is on the disk, unless there was an error.
+func (r *Replica) follow(call *message.Call, p ring.Partition, conf ring.Configuration, gated bool, err error) {
+	r.confMu.Lock()
+	if err != nil {
+		r.refuse(call, err)
+	} else {
+		r.opts.Configurations.Adopt(p, conf)
+		r.serves[p].Store(0)
+	}
+	if gated {
+		delete(r.cleans.running, p)
+	}
+	delete(r.adopting, p)
+	r.confMu.Unlock()
+	call.Completion.Done(call)
 }
 
 type committed func(error)
