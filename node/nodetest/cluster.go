@@ -205,7 +205,7 @@ func (c *Cluster) start(i int) {
 		Self: nd.id, Partitions: c.Partitions, Configuration: inc.table.Configuration,
 		Peer:   func(id ring.NodeID) repair.Replica { return links[id] },
 		Chosen: inc.coordinator.Chosen, Rewrite: inc.coordinator.Rewrite, Local: inc.replica, Drop: inc.replica.Drop, PurgeAge: c.PurgeAge, Without: c.WithoutRepair,
-		Timeout: c.Timeout / 2, Pause: moverTick, Rest: 1, Logger: c.logs,
+		Timeout: c.Timeout / 10, Pause: moverTick / 3, Rest: 1, Logger: c.logs,
 	})
 	nd.now.Store(inc)
 	if c.Repairing {

@@ -52,9 +52,9 @@ func moving(s *Scenario) {
 
 // purging is dead records that are forgotten as soon as may be, among repair and rivals.
 func purging(s *Scenario) {
-	s.Config.Repairing, s.Config.PurgeAge = true, 5*time.Millisecond
-	s.Config.Faults = Faults{Drop: 2, Duplicate: 5, Slow: 8, Doubt: 5}
-	s.Load = Load{Clients: 4, Ops: 20, Keys: 2, Batch: true, Conditional: true, Expiring: true}
+	s.Config.Repairing, s.Config.PurgeAge = true, time.Millisecond
+	s.Config.Faults = Faults{Drop: 1, Duplicate: 5, Slow: 4}
+	s.Load = Load{Clients: 4, Ops: 20, Keys: 5, Batch: true, Conditional: true, Expiring: true, Gap: 40 * time.Millisecond}
 	s.Trouble = Trouble{Partitions: true, Crashes: true}
 }
 

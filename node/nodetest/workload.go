@@ -21,9 +21,10 @@ import (
 type Load struct {
 	Clients, Ops int
 	Keys         int
-	Batch        bool // several operations in one Execute now and then
-	Conditional  bool // mostly operations whose answer depends on whether the key exists
-	Expiring     bool // some of what is stored has expired at once
+	Batch        bool          // several operations in one Execute now and then
+	Conditional  bool          // mostly operations whose answer depends on whether the key exists
+	Expiring     bool          // some of what is stored has expired at once
+	Gap          time.Duration // longest rest between two batches; 0: 12 ms
 }
 
 // history gathers what the clients saw.
@@ -52,7 +53,7 @@ type client struct {
 func (cl *client) run() {
 	time.Sleep(time.Duration(cl.id)*137*time.Microsecond + 1)
 	for cl.count < cl.load.Ops {
-		time.Sleep(cl.r.between(0, 12*time.Millisecond))
+		time.Sleep(cl.r.between(0, cmp.Or(cl.load.Gap, 12*time.Millisecond)))
 		if !cl.connect() {
 			continue
 		}
