@@ -30,3 +30,29 @@ func (s *LeafSet) Add(leaf int) { s[leaf/8] |= 1 << (leaf % 8) }
 
 // Has reports whether leaf is in the set.
 func (s *LeafSet) Has(leaf int) bool { return s[leaf/8]&(1<<(leaf%8)) != 0 }
+
+// promisedLen is the length of the items that answer a PrepareAll: a LeafSet of the leaves whose sums are
+// known, then the sums.
+const promisedLen = Leaves/8 + 8*Leaves
+
+// BeginPromised appends the answer to a PrepareAll, with no sum known, to dst[:0].
+func BeginPromised(dst []byte) []byte {
+	return append(dst, make([]byte, promisedLen)...)
+}
+
+// SetPromised puts the sum of a leaf into items, which BeginPromised made.
+func SetPromised(items []byte, leaf int, sum uint64, known bool) []byte {
+	if known {
+		items[leaf/8] |= 1 << (leaf % 8)
+		binary.LittleEndian.PutUint64(items[Leaves/8+8*leaf:], sum)
+	}
+	return items
+}
+
+// PromisedLeaf reads the sum of a leaf from the answer to a PrepareAll; of items that are none, nothing is known.
+func PromisedLeaf(items []byte, leaf int) (sum uint64, known bool) {
+	if len(items) != promisedLen || items[leaf/8]&(1<<(leaf%8)) == 0 {
+		return 0, false
+	}
+	return binary.LittleEndian.Uint64(items[Leaves/8+8*leaf:]), true
+}

@@ -50,6 +50,9 @@ const (
 	// replica to confirm them, under the purge fence Ballot; without, to forget those that all confirmed. Items
 	// of the reply: one byte each, 1 for yes.
 	Purge
+	// PrepareAll is a Prepare at Ballot of all keys of Partition. Items of the reply are the sums of its leaves,
+	// as of then: see PromisedLeaf.
+	PrepareAll
 )
 
 // TraceLen is the room for trace context: 16 bytes trace id, 8 span id, 1 flags.
@@ -62,7 +65,10 @@ type Request struct {
 	Digest bool
 	// InMemory asks a Read to be answered before Send returns: as Busy, if that takes the disk. It is
 	// for the local replica, and not sent.
-	InMemory  bool
+	InMemory bool
+	// Unborn asks a Read, as every Prepare does, for the floor of the lineage of a key that is not there. It is for
+	// the local replica, and not sent.
+	Unborn    bool
 	Partition ring.Partition
 	// Epoch of the configuration the sender goes by.
 	Epoch uint32

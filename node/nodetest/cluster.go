@@ -43,6 +43,8 @@ type Config struct {
 	Repairing  bool // replicas are compared all the time
 	// WithoutMoving switches rules of moving partitions off.
 	WithoutMoving placement.Rule
+	// WideAfter: see quorum.Options; 0 here for never.
+	WideAfter int
 	// PurgeAge of dead records; 0: they are not purged.
 	PurgeAge      time.Duration
 	WithoutRepair repair.Rule
@@ -176,9 +178,12 @@ func (c *Cluster) start(i int) {
 		Refused: func(err error) bool { return err == errBusy },
 		Wall:    nd.wall, Logger: c.logs, Without: c.WithoutVote,
 	})
+	if c.WideAfter == 0 {
+		c.WideAfter = -1
+	}
 	inc.coordinator = quorum.New(quorum.Options{
 		Slot: uint16(i), Stamps: fence, Wall: nd.wall, Timeout: c.Timeout, MaxValue: 1 << 20,
-		StickyKeys: 64, Seed: mix(c.seed, 91, uint64(i), uint64(nd.boots)), Without: c.Without, Logger: c.logs,
+		StickyKeys: 64, WideAfter: c.WideAfter, Seed: mix(c.seed, 91, uint64(i), uint64(nd.boots)), Without: c.Without, Logger: c.logs,
 		Adopt: inc.adopt,
 	})
 	links := map[ring.NodeID]quorum.Replica{}

@@ -49,6 +49,8 @@ func (s Scenario) Run(seed uint64) Outcome {
 	for _, n := range c.nodes {
 		q := n.current().coordinator.Counters()
 		out.Counters["sticky"] += q.StickyRounds.Load()
+		out.Counters["wides"] += q.Wides.Load()
+		out.Counters["wide_rounds"] += q.WideRounds.Load()
 		out.Counters["seals"] += q.Seals.Load()
 		out.Counters["write_backs"] += q.WriteBacks.Load()
 		out.Counters["hedges"] += q.Hedges.Load()

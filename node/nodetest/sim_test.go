@@ -50,6 +50,14 @@ func moving(s *Scenario) {
 	s.Config.Faults = Faults{Drop: 3, Duplicate: 3, Slow: 8, Doubt: 20}
 }
 
+// widely is rivals that are promised whole partitions all the time.
+func widely(s *Scenario) {
+	s.Config.WideAfter, s.Config.Timeout = 1, 200*time.Millisecond
+	s.Config.Faults = Faults{Drop: 2, Duplicate: 5, Slow: 12, Doubt: 20}
+	s.Load = Load{Clients: 4, Ops: 16, Keys: 4, Batch: true}
+	s.Trouble = Trouble{Partitions: true, Crashes: true}
+}
+
 // purging is dead records that are forgotten as soon as may be, among repair and rivals.
 func purging(s *Scenario) {
 	s.Config.Repairing, s.Config.PurgeAge = true, time.Millisecond
@@ -114,6 +122,16 @@ func scenarios() []Scenario {
 			moving(s)
 			purging(s)
 			s.Trouble.Moves, s.Trouble.Crashes, s.Trouble.Partitions = true, true, true
+		}),
+		with(base("promises of whole partitions"), widely),
+		with(base("promises of whole partitions, the real store, purge"), func(s *Scenario) {
+			widely(s)
+			s.Config.RealStore, s.Config.Repairing, s.Config.PurgeAge = true, true, time.Millisecond
+		}),
+		with(base("promises of whole partitions, partitions move"), func(s *Scenario) {
+			moving(s)
+			widely(s)
+			s.Trouble.Moves = true
 		}),
 		with(base("wiped disks never vote"), func(s *Scenario) { s.Trouble.Wipes = true }),
 	}
@@ -282,6 +300,14 @@ func TestMutants(t *testing.T) {
 			s.Trouble.Moves = true
 			s.Config.WithoutVote = replica.RuleClean
 		}), first: 1150, seeds: 12000}, // about 1 in 1,000
+		{Scenario: with(base("a promise of a partition used where replicas differ"), func(s *Scenario) {
+			widely(s)
+			s.Config.Without = quorum.RuleWideSums
+		}), seeds: 20000},
+		{Scenario: with(base("a promise of a partition used twice for a key"), func(s *Scenario) {
+			widely(s)
+			s.Config.Without = quorum.RuleWideOnce
+		}), seeds: 20000},
 		{Scenario: with(base("a wiped disk that goes on voting"), func(s *Scenario) {
 			s.Config.Mutant, s.Trouble.Wipes = WipedVoter, true
 		}), seeds: 6000},

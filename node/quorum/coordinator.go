@@ -40,6 +40,10 @@ const (
 	RulePrepare
 	// RuleUnknown: an operation that may have been proposed is never called "not applied".
 	RuleUnknown
+	// RuleWideSums: a wide promise is good only for what a read quorum holds alike.
+	RuleWideSums
+	// RuleWideOnce: a key is proposed at most once at the ballot of a wide promise.
+	RuleWideOnce
 )
 
 // Options of New.
@@ -56,6 +60,9 @@ type Options struct {
 	// StickyKeys is how many keys can be written in one round trip by who wrote them last; 0 for
 	// the default.
 	StickyKeys int
+	// WideAfter is how many prepares of single keys of a partition make the coordinator ask for a promise of all
+	// of them; 0 for the default, negative for never.
+	WideAfter int
 	// Seed of the jitter between tries.
 	Seed uint64
 	// Adopt hears of newer configurations that replicas reported. It must not block, and calls
@@ -74,6 +81,7 @@ type Coordinator struct {
 	routes   atomic.Pointer[Routes]
 	lanes    lanes
 	sticky   sticky
+	wides    wides
 	rounds   sync.Pool // of *round
 	reads    sync.Pool // of *readOp
 	manies   sync.Pool // of *manyRead
@@ -89,6 +97,8 @@ type Counters struct {
 	Hedges, Rounds, StickyRounds atomic.Uint64
 	Retries, Seals, Unknown      atomic.Uint64
 	Unavailable, Folded          atomic.Uint64
+	// Wides counts the promises asked for of whole partitions, WideRounds the rounds that they saved a Prepare.
+	Wides, WideRounds atomic.Uint64
 }
 
 // New makes a coordinator without routes: until SetRoutes everything is unavailable.
@@ -106,7 +116,10 @@ func New(opts Options) *Coordinator {
 }
 
 // SetRoutes replaces the routes. Rounds under way end with those they began with.
-func (c *Coordinator) SetRoutes(r *Routes) { c.routes.Store(r) }
+func (c *Coordinator) SetRoutes(r *Routes) {
+	c.wides.grow(len(r.groups))
+	c.routes.Store(r)
+}
 
 // SetSlot says which slot this node has. Before it has one of its own, it must be no replica.
 func (c *Coordinator) SetSlot(slot uint16) { c.slot.Store(uint32(slot)) }

@@ -28,7 +28,7 @@ func (c *Coordinator) tryExpress(l *lane, m *mutation, s *Session) bool {
 	if g == nil || g.self < 0 {
 		return false
 	}
-	b, ok := c.fromSticky(l, g)
+	b, ok := c.fromSticky(l, g, false)
 	if !ok {
 		return false
 	}
@@ -121,6 +121,7 @@ func (r *round) arrive() {
 		c.goOn(l)
 		return
 	}
+	c.refusedWide(l.p, r.g, x.b)
 	if !r.harmless() {
 		x.res.Value = slices.Clone(x.res.Value)
 		m.attempts = append(m.attempts, attempt{x.id, x.res})

@@ -99,12 +99,13 @@ type tried struct {
 func (c *Coordinator) try(l *lane, g *Group, batch []*mutation, useSticky bool) tried {
 	b, agreed, isSticky := record.Ballot{}, false, false
 	if useSticky {
-		b, isSticky = c.fromSticky(l, g)
+		b, isSticky = c.fromSticky(l, g, true)
 	}
 	if isSticky {
 		c.counters.StickyRounds.Add(1)
 		agreed = !c.has(RuleStickyNegative)
 	} else {
+		c.missedWide(l.p, g)
 		var why string
 		if b, agreed, why = c.prepare(l, g, batch); why != "" {
 			return tried{why: why}
@@ -255,6 +256,7 @@ func (c *Coordinator) propose(l *lane, g *Group, batch []*mutation, f fold, b re
 		f.answer(batch)
 		return tried{}
 	}
+	c.refusedWide(l.p, g, b)
 	if r.harmless() {
 		if r.clockRejected != 0 {
 			return tried{why: whyClock}

@@ -145,7 +145,7 @@ func newRig(t testing.TB, n int, q ring.Quorum) *rig {
 		nd.replica = replica.New(replica.Options{
 			Self: nd.id, Storage: nd.disk, Journal: nd.disk, Fence: fence, Configurations: &nd.table,
 			EncodeConfiguration: func(ring.Configuration) []byte { return nil },
-			Partitions:          partitions, PromiseSlots: 256, Refused: func(error) bool { return false },
+			Partitions:          partitions, PromiseSlots: 1024, Refused: func(error) bool { return false },
 			Wall: wall, Logger: slog.New(slog.DiscardHandler),
 		})
 		nd.Coordinator = New(Options{

@@ -1,6 +1,7 @@
 package quorum
 
 import (
+	"slices"
 	"sync"
 
 	"kai/node/message"
@@ -92,22 +93,58 @@ type localRead struct {
 // Done implements message.Completion.
 func (r *localRead) Done(*message.Call) { r.done = true }
 
-// fromSticky fills l.state from the local replica if it still holds the state this coordinator
-// wrote last, and returns the ballot to propose with.
-func (c *Coordinator) fromSticky(l *lane, g *Group) (record.Ballot, bool) {
+// fromSticky fills l.state if what this coordinator knows makes a Prepare needless, and returns the ballot to propose with:
+// the local replica still holds, in memory, the state this coordinator wrote last; or else see fromWide. Only if patient, it
+// may wait for the disk.
+func (c *Coordinator) fromSticky(l *lane, g *Group, patient bool) (record.Ballot, bool) {
 	acc, next, ok := c.sticky.take(l.hash)
-	if !ok || g.self < 0 || next.Epoch != g.conf.Epoch {
+	if g.self < 0 {
 		return record.Ballot{}, false
 	}
+	w := c.wideOf(l.p, g)
+	if !ok || next.Epoch != g.conf.Epoch || w != nil && next.Less(w.ballot) { // a promise given since is above it
+		return c.fromWide(l, g, w, patient)
+	}
+	reply, ok := c.readLocal(l, g, false)
+	if !ok || reply.Ballot != acc || len(reply.Record) == 0 {
+		return record.Ballot{}, false
+	}
+	record.View(reply.Record, &l.state)
+	return next, true
+}
+
+// readLocal asks the local replica for what it has of l's key; patient: also on the disk. The reply is good
+// until the next read of l.
+func (c *Coordinator) readLocal(l *lane, g *Group, patient bool) (*message.Reply, bool) {
 	r := &l.local
 	r.done = false
 	r.call.Request = message.Request{Kind: message.Read, Partition: l.p, Epoch: g.conf.Epoch, Hash: l.hash, Key: l.keyBytes,
-		InMemory: true}
+		InMemory: true, Unborn: true}
 	r.call.Completion = r
-	g.members[g.self].replica.Send(&r.call)
-	if !r.done || r.call.Reply.Status != message.OK || r.call.Reply.Ballot != acc || len(r.call.Reply.Record) == 0 {
-		return record.Ballot{}, false
+	local := g.members[g.self].replica
+	if local.Send(&r.call); !r.done {
+		return nil, false
 	}
-	record.View(r.call.Reply.Record, &l.state)
-	return next, true
+	if patient && r.call.Reply.Status == message.Busy {
+		w := &diskRead{done: make(chan struct{})}
+		call := &message.Call{Request: r.call.Request, Completion: w}
+		call.InMemory = false
+		local.Send(call)
+		<-w.done
+		return &w.reply, w.reply.Status == message.OK
+	}
+	return &r.call.Reply, r.call.Reply.Status == message.OK
+}
+
+// diskRead waits for a read that may take the disk.
+type diskRead struct {
+	reply message.Reply
+	done  chan struct{}
+}
+
+// Done implements message.Completion.
+func (w *diskRead) Done(call *message.Call) {
+	w.reply = call.Reply
+	w.reply.Record = slices.Clone(call.Reply.Record)
+	close(w.done)
 }

@@ -43,7 +43,9 @@ func (r *Replica) loadPurgeFence(meta func(name string) ([]byte, error), p ring.
 	case err != nil:
 		return fmt.Errorf("replica: purge fence of partition %d: %w", p, err)
 	case len(b) == 12:
-		r.purges.fences[p].Store(&record.Ballot{Epoch: binary.BigEndian.Uint32(b), Stamp: record.Stamp(binary.BigEndian.Uint64(b[4:]))})
+		f := record.Ballot{Epoch: binary.BigEndian.Uint32(b), Stamp: record.Stamp(binary.BigEndian.Uint64(b[4:]))}
+		r.purges.fences[p].Store(&f)
+		r.raiseFloor(p, f)
 	case b != nil:
 		return fmt.Errorf("replica: purge fence of partition %d has %d bytes: %w", p, len(b), record.ErrCorrupt)
 	}
@@ -69,6 +71,7 @@ func (r *Replica) raisePurgeFence(p ring.Partition, f record.Ballot) error {
 		return nil // in force, and so durable: who raised it held the lock until then
 	}
 	r.purges.fences[p].Store(&f)
+	r.raiseFloor(p, f)
 	durable := make(chan error, 1)
 	value := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(nil, f.Epoch), uint64(f.Stamp))
 	r.opts.Journal.PutMeta(PurgeFenceName(p), value, committed(func(err error) { durable <- err }))

@@ -89,6 +89,8 @@ type Replica struct {
 	sums      sums
 	purges    purges
 	cleans    cleans
+	// floors has, by partition, a promise for all keys: see floor.
+	floors []atomic.Pointer[record.Ballot]
 
 	confMu   sync.Mutex
 	adopting map[ring.Partition]struct{} // their next configuration is on its way to the disk
@@ -122,7 +124,7 @@ type pending struct {
 func New(opts Options) *Replica {
 	r := &Replica{opts: opts, promises: make([]atomic.Pointer[[]record.Ballot], opts.Partitions),
 		adopting: map[ring.Partition]struct{}{}, serves: make([]atomic.Uint32, opts.Partitions), transfers: newTransfers(opts.Partitions),
-		sums: sums{tables: make([]atomic.Pointer[leaves], opts.Partitions)}, purges: newPurges(opts.Partitions), cleans: newCleans(opts.Partitions)}
+		sums: sums{tables: make([]atomic.Pointer[leaves], opts.Partitions)}, purges: newPurges(opts.Partitions), cleans: newCleans(opts.Partitions), floors: make([]atomic.Pointer[record.Ballot], opts.Partitions)}
 	for i := range r.stripes {
 		r.stripes[i].pending = map[uint64]*pending{}
 	}
@@ -178,6 +180,9 @@ func (r *Replica) send(call *message.Call, patient bool) {
 		r.sumsOf(call, patient)
 	case message.Pulled:
 		r.answerPulled(call)
+	case message.PrepareAll:
+		r.counters.Prepares.Add(once)
+		r.prepareAll(call, patient)
 	case message.Purge:
 		r.purge(call, patient)
 	default:
@@ -270,6 +275,10 @@ func (r *Replica) read(call *message.Call, patient bool) {
 		call.Reply.Ballot = record.PeekBallot(enc)
 		if !call.Digest {
 			call.Reply.Record = enc
+		}
+	case call.Unborn: // this node's coordinator wants to know what it would start from
+		if enc = r.unborn(enc, call.Partition, call.Key); enc != nil {
+			call.Reply.Record, call.Room = enc, enc
 		}
 	}
 	call.Completion.Done(call)

@@ -154,10 +154,7 @@ func (r *Replica) settle(p ring.Partition, epoch uint32) error {
 	if t.settled[p].Load() == epoch {
 		return nil
 	}
-	r.sweep()
-	durable := make(chan error, 1)
-	r.opts.Journal.PutMeta("settled", nil, committed(func(err error) { durable <- err }))
-	if err := <-durable; err != nil {
+	if err := r.flush(); err != nil {
 		return err
 	}
 	t.settled[p].Store(epoch)

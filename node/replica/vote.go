@@ -16,7 +16,7 @@ func isCorrupt(err error) bool { return errors.Is(err, record.ErrCorrupt) }
 func ConfigurationName(p ring.Partition) string { return fmt.Sprintf("configuration/%d", p) }
 
 // promised returns the slot of the table that holds hash's promise, and the promise in force: never
-// below the fence found at start, because what was promised before is not remembered otherwise.
+// below the partition's floor.
 func (r *Replica) promised(p ring.Partition, hash uint64, epoch uint32) (*record.Ballot, record.Ballot) {
 	table := r.promises[p].Load()
 	if table == nil {
@@ -28,13 +28,7 @@ func (r *Replica) promised(p ring.Partition, hash uint64, epoch uint32) (*record
 		}
 	}
 	slot := &(*table)[hash&uint64(r.opts.PromiseSlots-1)]
-	floor := record.Ballot{Epoch: epoch, Stamp: record.NewStamp(r.opts.Fence.Boot(), ^uint16(0))}
-	if r.opts.Fence.Boot() == 0 {
-		floor = record.Ballot{}
-	}
-	if f := r.purges.fences[p].Load(); f != nil && floor.Less(*f) {
-		floor = *f
-	}
+	floor := r.floor(p, epoch)
 	if slot.Less(floor) {
 		return slot, floor
 	}
