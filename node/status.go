@@ -187,6 +187,8 @@ func (n *node) measure(emit func(name string, v uint64)) {
 		emit("sticky_rounds", q.StickyRounds.Load())
 		emit("round_retries", q.Retries.Load())
 		emit("seals", q.Seals.Load())
+		emit("partition_promises", q.Wides.Load())
+		emit("partition_promise_rounds", q.WideRounds.Load())
 		emit("outcome_unknown", q.Unknown.Load())
 		emit("unavailable", q.Unavailable.Load())
 		emit("folded_mutations", q.Folded.Load())
