@@ -54,6 +54,9 @@ type Config struct {
 	// ReplaceAfter is how long a node may be dead before others take over what it held. A restart or a
 	// short loss of the network should cost no move.
 	ReplaceAfter time.Duration `env:"KAI_REPLACE_AFTER" envDefault:"2m" means:"how long a node may be dead until others take over its partitions" want:"a duration from 1s to 24h, for example 2m"`
+	// TransferRate bounds what moving partitions and repair may cost this node; below it, the rate follows what
+	// the node's clients feel.
+	TransferRate Bytes `env:"KAI_TRANSFER_RATE" envDefault:"64MiB" means:"bytes a second that a node hands over or takes over at most when partitions move; less as soon as its clients' slowest reads take twice as long as before" want:"a size from 1MiB to 1TiB"`
 	// PurgeAfter trades the space of deleted and expired records against answers: a mutation that is retried
 	// behind the purge of its own effects is told that its outcome is unknown.
 	PurgeAfter time.Duration `env:"KAI_PURGE_AFTER" envDefault:"10m" means:"how long a record must have been deleted or expired before its replicas forget it, all of them being there; 0 for never" want:"a duration from 0 to 8760h, for example 10m"`

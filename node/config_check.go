@@ -50,6 +50,9 @@ func (c *Config) check() []Fault {
 	if c.ReplaceAfter < time.Second || c.ReplaceAfter > 24*time.Hour {
 		faults.add("ReplaceAfter", c.ReplaceAfter, "is not between 1s and 24h")
 	}
+	if c.TransferRate < 1<<20 || c.TransferRate > 1<<40 {
+		faults.add("TransferRate", c.TransferRate, "is not between 1MiB and 1TiB")
+	}
 	if c.PurgeAfter < 0 || c.PurgeAfter > 8760*time.Hour {
 		faults.add("PurgeAfter", c.PurgeAfter, "is not between 0 and 8760h")
 	}

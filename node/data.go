@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -97,6 +98,7 @@ func (n *node) found(ctx context.Context) error {
 	if n.storeFault.Load() != nil {
 		d.replica.SetVoting(false)
 	}
+	d.pacer = placement.NewPacer(placement.PacerOptions{Most: int64(n.cfg.TransferRate), Latency: d.coordinator.Tail})
 	d.repairer = n.newRepairer(d)
 	n.data.Store(d)
 	n.links.reroute()
@@ -104,6 +106,7 @@ func (n *node) found(ctx context.Context) error {
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return n.move(ctx, d) })
 	parts.Go(func() error { return n.repair(ctx, d) })
+	parts.Go(func() error { return d.pacer.Run(ctx) })
 	return parts.Wait()
 }
 
@@ -160,11 +163,34 @@ func (h handler) Send(call *message.Call) {
 	case call.Kind == message.Configurations:
 		placement.Newer(call, d.founding.Partitions, d.table.Configuration)
 		call.Completion.Done(call)
+	case call.Kind == message.Transfer:
+		// Who sends may use its memory again when Send returns.
+		call.Key, call.Request.Items = slices.Clone(call.Key), slices.Clone(call.Request.Items)
+		go h.n.handOver(d, call)
 	case call.Kind == message.Flush:
 		go h.n.flushHere(call)
 	default:
 		d.replica.Send(call)
 	}
+}
+
+// handOver answers a Transfer, when what went before is within the rate. The call's memory is its own.
+func (n *node) handOver(d *dataPath, call *message.Call) {
+	d.pacer.Spend(context.Background(), 0) // it waits for a while at most
+	d.replica.Send(&message.Call{Request: call.Request, Completion: handedOver{d.pacer, call}})
+}
+
+// handedOver passes the answer on, and has it paid for by whoever comes next.
+type handedOver struct {
+	pacer *placement.Pacer
+	call  *message.Call
+}
+
+// Done implements message.Completion.
+func (h handedOver) Done(call *message.Call) {
+	h.pacer.Charge(len(call.Reply.Items))
+	h.call.Reply = call.Reply
+	h.call.Completion.Done(h.call)
 }
 
 // front opens sessions on the coordinator, also for connections older than the founding.

@@ -37,7 +37,7 @@ func (n *node) move(ctx context.Context, d *dataPath) error {
 		Peer:          func(id ring.NodeID) placement.Replica { return n.links.replica(id) },
 		Local:         d.replica, Decide: d.coordinator.Decide,
 		Plan: seen.plan, Gone: seen.gone, Everybody: seen.alive,
-		Moves: n.cfg.Moves, Timeout: moveTimeout, Tick: moveTick, Logger: n.log,
+		Moves: n.cfg.Moves, Pacer: d.pacer, Timeout: moveTimeout, Tick: moveTick, Logger: n.log,
 	})
 	d.mover.Store(mover)
 	return mover.Run(ctx)

@@ -5,8 +5,9 @@ import "kai/node/record"
 // A page is what a source answers to a Transfer: the records of a partition that come after a key, in
 // the order of keys, as many as fit.
 
-// pageBytes bounds a page, but for one record that is larger by itself.
-const pageBytes = maxAnswers
+// pageBytes bounds a page, but for one record that is larger by itself. What a page brings is stored in one go, in the way
+// of what clients write: so it is small.
+const pageBytes = 64 << 10
 
 const pageMore = 1
 

@@ -58,6 +58,8 @@ type Options struct {
 	Everybody func() []ring.NodeID
 	// Moves bounds the partitions that move at a time.
 	Moves int
+	// Pacer of what is taken over; nil for none.
+	Pacer *Pacer
 	// Timeout of one message.
 	Timeout time.Duration
 	// Tick is how often to look for something to do.

@@ -89,6 +89,7 @@ func (m *Mover) pullFrom(ctx context.Context, p ring.Partition, c ring.Configura
 		if !more {
 			return reply.Ballot, nil
 		}
+		m.o.Pacer.Spend(ctx, len(reply.Items))
 		if len(last) == 0 {
 			return fence, fmt.Errorf("transfer of partition %d from %s: empty page", p, id)
 		}

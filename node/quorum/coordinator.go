@@ -87,6 +87,7 @@ type Coordinator struct {
 	manies   sync.Pool // of *manyRead
 	forwards sync.Pool // of *forward
 	latency  atomic.Int64
+	tail     tail
 	counters Counters
 }
 
@@ -179,6 +180,9 @@ func (c *Coordinator) observeLatency(d time.Duration) {
 		old = int64(d)
 	}
 	c.latency.Store(old + (int64(d)-old)/16)
+	if uint64(d)%tailOf == 0 {
+		c.tail.counts[tailStep(d)].Add(1)
+	}
 }
 
 // Unreachable counts the partitions without a healthy read and write quorum, by the hints of now.
