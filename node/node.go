@@ -57,6 +57,7 @@ type dataPath struct {
 	coordinator *quorum.Coordinator
 	mover       atomic.Pointer[placement.Mover]
 	repairer    *repair.Repairer
+	hints       *repair.Hints
 }
 
 // wakeMover has the mover look at once, if it runs.

@@ -38,6 +38,8 @@ type Options struct {
 	// Learn has this node's replica store a chosen state, whatever it promised, unless it has a newer one.
 	// It may wait for the disk.
 	Learn func(call *message.Call)
+	// Hints are those that HandOff hands off.
+	Hints *Hints
 	// Timeout of one message.
 	Timeout time.Duration
 	// Pause is the time between two passes over all partitions.
@@ -52,6 +54,8 @@ type Options struct {
 type Repairer struct {
 	o        Options
 	counters Counters
+	wake     chan struct{} // capacity 1
+	pulls    atomic.Int32  // Hints that are worked on
 }
 
 // Counters count what was done since start; Diverged is a gauge.
@@ -66,7 +70,7 @@ type Counters struct {
 }
 
 // New makes a repairer; it starts nothing.
-func New(o Options) *Repairer { return &Repairer{o: o} }
+func New(o Options) *Repairer { return &Repairer{o: o, wake: make(chan struct{}, 1)} }
 
 // Counters returns the counters.
 func (r *Repairer) Counters() *Counters { return &r.counters }
@@ -76,7 +80,7 @@ func (r *Repairer) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		r.counters.Diverged.Store(r.Pass(ctx))
 		r.counters.Passes.Add(1)
-		sleep(ctx, r.o.Pause)
+		r.pause(ctx)
 	}
 	return nil
 }
