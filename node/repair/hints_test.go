@@ -140,7 +140,7 @@ func TestWake(t *testing.T) {
 		passes("woken for 10 s", 6)
 		time.Sleep(settle)
 		passes("the last wake counts, too", 7)
-		time.Sleep(29 * time.Second)
+		time.Sleep(28 * time.Second)
 		passes("asleep again", 7)
 		cancel()
 		if err := <-done; err != nil {
