@@ -190,10 +190,22 @@ func (h *handoff) sets(n int, value string) {
 	}
 }
 
+// ballots is what a disk holds.
+func (m *memory) ballots() map[string]record.Ballot {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := map[string]record.Ballot{}
+	for k, enc := range m.records {
+		all[k] = record.PeekBallot(enc)
+	}
+	return all
+}
+
 // behind counts the keys that node 2 does not hold at the ballot of node 0.
 func (h *handoff) behind() (n int) {
-	for k, enc := range h.nodes[0].disk.records {
-		if record.PeekBallot(enc) != record.PeekBallot(h.nodes[2].disk.records[k]) {
+	theirs := h.nodes[2].disk.ballots()
+	for k, b := range h.nodes[0].disk.ballots() {
+		if b != theirs[k] {
 			n++
 		}
 	}
@@ -241,7 +253,7 @@ func TestHandoffBesideAPromise(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for k := range h.nodes[0].disk.records {
+		for k := range h.nodes[0].disk.ballots() {
 			call := &message.Call{Completion: ignore{}}
 			call.Request = message.Request{Kind: message.Prepare, Epoch: 1, Hash: ring.Hash([]byte(k)), Key: []byte(k),
 				Partition: ring.PartitionOf(ring.Hash([]byte(k)), partitions), Ballot: record.Ballot{Epoch: 1, Stamp: later}}
