@@ -17,6 +17,7 @@ import (
 	"kai/node/placement"
 	"kai/node/quorum"
 	"kai/node/record"
+	"kai/node/repair"
 	"kai/node/replica"
 	"kai/node/ring"
 	"kai/node/store"
@@ -86,10 +87,12 @@ func (n *node) found(ctx context.Context) error {
 	} else if own >= 0 {
 		slot = uint16(own)
 	}
+	d.hints = repair.NewHints(repair.MaxHints, repair.MaxHintBytes)
 	d.coordinator = quorum.New(quorum.Options{
 		Slot: slot, Stamps: n.fence, Wall: time.Now, Timeout: n.cfg.RequestTimeout,
 		MaxValue: int(n.cfg.MaxValueBytes), Seed: uint64(time.Now().UnixNano()), Logger: n.log,
-		Adopt: func(p ring.Partition, c ring.Configuration) { adopt(d.replica, p, c) },
+		Adopt:  func(p ring.Partition, c ring.Configuration) { adopt(d.replica, p, c) },
+		Hinter: d.hints,
 	})
 	if n.store.Amnesia() {
 		d.replica.SetVoting(false)
@@ -148,7 +151,7 @@ func certainlyNothing(err error) bool {
 	return errors.Is(err, store.ErrBusy) || errors.Is(err, store.ErrFull) || errors.Is(err, store.ErrTooLarge) || errors.Is(err, store.ErrClosed)
 }
 
-// handler answers the peers: mutations go to the coordinator, all else to the replica.
+// handler answers the peers: mutations go to the coordinator, hints to the repairer, all else to the replica.
 type handler struct{ n *node }
 
 // Send implements peer.Handler.
@@ -167,6 +170,8 @@ func (h handler) Send(call *message.Call) {
 		// Who sends may use its memory again when Send returns.
 		call.Key, call.Request.Items = slices.Clone(call.Key), slices.Clone(call.Request.Items)
 		go h.n.handOver(d, call)
+	case call.Kind == message.Hints:
+		d.repairer.Pull(call)
 	case call.Kind == message.Flush:
 		go h.n.flushHere(call)
 	default:

@@ -79,7 +79,7 @@ func (l *links) start(ctx context.Context, info ring.NodeInfo, wg *sync.WaitGrou
 	ctx, stop := context.WithCancel(ctx)
 	link := &running{stop: stop, Client: peer.NewClient(peer.ClientOptions{
 		Addr: info.PeerAddr, Node: info.ID, Identity: l.n.peerIdentity, Logger: l.n.log,
-		BatchBegin: l.n.peers.Hold, BatchEnd: l.n.batchEnd, MaxValue: int(l.n.cfg.MaxValueBytes), DefaultTimeout: l.n.cfg.RequestTimeout,
+		BatchBegin: l.n.peers.Hold, BatchEnd: l.n.batchEnd, Up: l.n.peerUp, MaxValue: int(l.n.cfg.MaxValueBytes), DefaultTimeout: l.n.cfg.RequestTimeout,
 	})}
 	wg.Go(func() { _ = link.Run(ctx) }) // nil: it ends with ctx
 	return link

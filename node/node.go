@@ -58,6 +58,7 @@ type dataPath struct {
 	mover       atomic.Pointer[placement.Mover]
 	repairer    *repair.Repairer
 	pacer       *placement.Pacer
+	hints       *repair.Hints
 }
 
 // wakeMover has the mover look at once, if it runs.

@@ -209,6 +209,12 @@ func (n *node) measure(emit func(name string, v uint64)) {
 		emit("repair_purged", repairs.Purged.Load())
 		emit("diverged_leaves", uint64(repairs.Diverged.Load()))
 		emit("repair_passes", repairs.Passes.Load())
+		hints := d.hints.Counters()
+		emit("hints", uint64(d.hints.Waiting()))
+		emit("hints_added", hints.Added.Load())
+		emit("hints_dropped", hints.Dropped.Load())
+		emit("hints_handed_off", hints.HandedOff.Load())
+		emit("hints_forgotten", hints.Forgotten.Load())
 	}
 	m := n.membership.Stats()
 	emit("discovery_failures", m.FindFailures)

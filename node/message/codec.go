@@ -42,7 +42,7 @@ const (
 // itemsFit reports whether the kind has items if q has, and the other way round.
 func (q *Request) itemsFit() bool {
 	switch q.Kind {
-	case ReadMany, Configurations, Purge:
+	case ReadMany, Configurations, Purge, Hints:
 		return len(q.Items) > 0
 	case Transfer:
 		return len(q.Items) == 0 || len(q.Items) == len(LeafSet{})
@@ -53,13 +53,13 @@ func (q *Request) itemsFit() bool {
 }
 
 // hasKey reports a kind that is about one key.
-func (k Kind) hasKey() bool { return k <= Mutate || k == Flush }
+func (k Kind) hasKey() bool { return k <= Mutate || k == Flush || k == Hints }
 
 // Check refuses a request that the wire cannot carry, or that the other side would refuse to
 // understand. Whoever appends requests of others calls it first.
 func (q *Request) Check() error {
 	switch {
-	case q.Kind < Read || q.Kind > PrepareAll:
+	case q.Kind < Read || q.Kind > Hints:
 		return fmt.Errorf("%w: kind %d", ErrInvalid, q.Kind)
 	case len(q.Key) > record.MaxInternalKey:
 		return fmt.Errorf("%w: key of %d bytes", ErrInvalid, len(q.Key))

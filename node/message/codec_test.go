@@ -57,7 +57,7 @@ func randConfiguration(r *rand.Rand) (c ring.Configuration) {
 
 func randRequest(r *rand.Rand) *Request {
 	q := &Request{
-		Kind: Kind(1 + r.IntN(int(Sums))), Digest: r.IntN(2) == 0,
+		Kind: Kind(1 + r.IntN(int(Hints))), Digest: r.IntN(2) == 0,
 		Partition: ring.Partition(r.Uint32()), Epoch: r.Uint32(),
 		Key: randBytes(r, 1, record.MaxInternalKey), Ballot: randBallot(r), Next: randBallot(r),
 		Configuration: randConfiguration(r),
@@ -73,10 +73,16 @@ func randRequest(r *rand.Rand) *Request {
 	if q.Kind == Transfer && r.IntN(2) == 0 {
 		q.Items = randBytes(r, len(LeafSet{}), len(LeafSet{}))
 	}
+	if q.Kind == Purge {
+		q.Items = AppendDead(nil, []byte("key"), record.Ballot{Epoch: 1, Stamp: 2})
+	}
+	if q.Kind == Sums && r.IntN(2) == 0 {
+		q.Items = make([]byte, 8)
+	}
 	if q.Kind == Configurations {
 		q.Items = randBytes(r, 4, 64)
 	}
-	if q.Kind == ReadMany {
+	if q.Kind == ReadMany || q.Kind == Hints {
 		for range 1 + r.IntN(4) {
 			q.Items = AppendItem(q.Items, randItem(r))
 		}

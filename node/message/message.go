@@ -53,6 +53,10 @@ const (
 	// PrepareAll is a Prepare at Ballot of all keys of Partition. Items of the reply are the sums of its leaves,
 	// as of then: see PromisedLeaf.
 	PrepareAll
+	// Hints tells a node of keys whose newest state it has missed, by AppendItem, at most MaxItems, so that it
+	// reads them from the sender, whose id is Key. It is answered when it has: Items of the reply is an
+	// answer, without a record, for each; one that is not OK has not been taken over.
+	Hints
 )
 
 // TraceLen is the room for trace context: 16 bytes trace id, 8 span id, 1 flags.

@@ -40,7 +40,7 @@ type Config struct {
 	Mutant     Mutant
 	Timeout    time.Duration
 	Moving     bool // partitions may move
-	Repairing  bool // replicas are compared all the time
+	Repairing  bool // replicas are compared all the time, and hints handed off
 	// WithoutMoving switches rules of moving partitions off.
 	WithoutMoving placement.Rule
 	// WideAfter: see quorum.Options; 0 here for never.
@@ -94,6 +94,7 @@ type incarnation struct {
 	links       []*link // by node
 	mover       *placement.Mover
 	repairer    *repair.Repairer
+	hints       *repair.Hints
 	ctx         context.Context // ends with this life
 	die         context.CancelFunc
 	died        <-chan struct{}
@@ -181,10 +182,11 @@ func (c *Cluster) start(i int) {
 	if c.WideAfter == 0 {
 		c.WideAfter = -1
 	}
+	inc.hints = repair.NewHints(simHints, repair.MaxHintBytes)
 	inc.coordinator = quorum.New(quorum.Options{
 		Slot: uint16(i), Stamps: fence, Wall: nd.wall, Timeout: c.Timeout, MaxValue: 1 << 20,
 		StickyKeys: 64, WideAfter: c.WideAfter, Seed: mix(c.seed, 91, uint64(i), uint64(nd.boots)), Without: c.Without, Logger: c.logs,
-		Adopt: inc.adopt,
+		Adopt: inc.adopt, Hinter: inc.hinter(),
 	})
 	links := map[ring.NodeID]quorum.Replica{}
 	for k := range c.Nodes {
@@ -210,11 +212,12 @@ func (c *Cluster) start(i int) {
 		Self: nd.id, Partitions: c.Partitions, Configuration: inc.table.Configuration,
 		Peer:   func(id ring.NodeID) repair.Replica { return links[id] },
 		Chosen: inc.coordinator.Chosen, Rewrite: inc.coordinator.Rewrite, Local: inc.replica, Drop: inc.replica.Drop, PurgeAge: c.PurgeAge, Without: c.WithoutRepair,
-		Timeout: c.Timeout / 10, Pause: moverTick / 3, Rest: 1, Logger: c.logs,
+		Hints: inc.hints, Timeout: c.Timeout / 10, Pause: moverTick / 3, Rest: 1, Logger: c.logs,
 	})
 	nd.now.Store(inc)
 	if c.Repairing {
-		go func() { _ = inc.repairer.Run(inc.ctx) }() // nil: it ends with ctx
+		go func() { _ = inc.repairer.Run(inc.ctx) }()     // nil: it ends with ctx
+		go func() { _ = inc.repairer.HandOff(inc.ctx) }() // the same
 	}
 	if c.Moving {
 		go func() { _ = inc.mover.Run(inc.ctx) }() // nil: it ends with ctx
@@ -226,6 +229,17 @@ func (i *incarnation) adopt(p ring.Partition, conf ring.Configuration) {
 	call := &message.Call{Completion: completion(func(*message.Call) {})}
 	call.Request = message.Request{Kind: message.Configure, Partition: p, Configuration: conf}
 	i.replica.Send(call)
+}
+
+// simHints is so few that some are dropped.
+const simHints = 4
+
+// hinter is who hears of missed writes.
+func (i *incarnation) hinter() quorum.Hinter {
+	if !i.c.Repairing {
+		return nil
+	}
+	return i.hints
 }
 
 // moverTick is how often movers look for something to do.

@@ -48,7 +48,7 @@ func topic(call *message.Call) string {
 	if call.Kind == message.Configure {
 		return fmt.Sprint("partition ", call.Partition, " epoch ", call.Request.Configuration.Epoch)
 	}
-	if call.Kind == message.ReadMany {
+	if call.Kind == message.ReadMany || call.Kind == message.Hints {
 		return string(call.Request.Items)
 	}
 	if call.Kind == message.Transfer || call.Kind == message.Pulled || call.Kind == message.Sums {
@@ -269,6 +269,10 @@ func (c *Cluster) deliver(l *link, frame []byte) bool {
 	if call.Kind == message.Mutate {
 		inc.coordinator.Forwarded(call)
 		return false // a link delivers a mutation at most once
+	}
+	if call.Kind == message.Hints {
+		inc.repairer.Pull(call)
+		return true
 	}
 	inc.replica.Send(call)
 	return !refused.Load()

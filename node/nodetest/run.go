@@ -58,6 +58,10 @@ func (s Scenario) Run(seed uint64) Outcome {
 		out.Counters["folded"] += q.Folded.Load()
 		out.Counters["wrong_epochs"] += n.current().replica.Counters().WrongEpochs.Load()
 		out.Counters["purged"] += n.current().repairer.Counters().Purged.Load()
+		hints := n.current().hints.Counters()
+		out.Counters["hints"] += hints.Added.Load()
+		out.Counters["hints_dropped"] += hints.Dropped.Load()
+		out.Counters["handed_off"] += hints.HandedOff.Load()
 		for p := range c.Partitions {
 			out.Counters["epochs"] = max(out.Counters["epochs"], uint64(n.current().table.Configuration(ring.Partition(p)).Epoch))
 		}

@@ -33,6 +33,8 @@ type ClientOptions struct {
 	// BatchBegin is called on the link's goroutine before it answers a batch of calls, BatchEnd after
 	// it: the place to flush what their completions sent. They must not block.
 	BatchBegin, BatchEnd func()
+	// Up is called on the link's goroutine when Healthy has turned true. It must not block.
+	Up func()
 
 	// MaxValue is the largest value in bytes (1 MiB). Larger frames end the connection.
 	MaxValue int
@@ -69,6 +71,9 @@ func (o ClientOptions) withDefaults() ClientOptions {
 	}
 	if o.BatchEnd == nil {
 		o.BatchEnd = func() {}
+	}
+	if o.Up == nil {
+		o.Up = func() {}
 	}
 	if o.speak == [2]uint8{} {
 		o.speak = versions

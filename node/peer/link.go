@@ -61,13 +61,19 @@ func (l *link) fail(err error) {
 	})
 }
 
+// up turns the peer healthy, and says so.
+func (l *link) up() {
+	l.c.healthy.Store(true)
+	l.c.opts.Up()
+}
+
 // run serves the link until it breaks, and then answers all that is pending.
 func (l *link) run() error {
 	var children sync.WaitGroup
 	children.Go(l.out.run)
 	children.Go(l.upkeep)
 	l.c.link.Store(l)
-	l.c.healthy.Store(true)
+	l.up()
 	l.fail(l.read())
 	l.c.healthy.Store(false)
 	l.c.link.Store(nil)
@@ -135,7 +141,7 @@ func (l *link) read() error {
 		now := l.clock()
 		l.heard.Store(now)
 		if !l.c.healthy.Load() {
-			l.c.healthy.Store(true)
+			l.up()
 		}
 		l.c.opts.BatchBegin()
 		err := l.batch(now)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -111,6 +112,25 @@ func TestHeartbeat(t *testing.T) {
 		time.Sleep(time.Second)
 		if !c.Healthy() {
 			t.Error("not healthy though pings are answered")
+		}
+	})
+}
+
+// Up is told each time the peer is heard of again, and not in between.
+func TestUp(t *testing.T) {
+	var ups atomic.Int32
+	quietly(t, ClientOptions{Up: func() { ups.Add(1) }}, func(c *Client, s *silent) {
+		for want := int32(1); want < 4; want++ {
+			time.Sleep(10 * time.Second)
+			if n := ups.Load(); n != want || !c.Healthy() {
+				t.Errorf("up %d times, healthy %v, want %d times", n, c.Healthy(), want)
+			}
+			s.set(true)
+			time.Sleep(1300 * time.Millisecond)
+			if c.Healthy() {
+				t.Error("not suspected")
+			}
+			s.set(false)
 		}
 	})
 }

@@ -6,12 +6,14 @@ import (
 	"testing"
 
 	"kai/node/record"
+	"kai/node/repair"
 )
 
-// steady is a cluster whose wires keep no log, with one key written.
+// steady is a cluster whose wires keep no log, whose nodes keep hints, with one key written.
 func steady(t testing.TB) *rig {
 	r := newRig(t, 3, majority)
 	for _, nd := range r.nodes {
+		nd.opts.Hinter = repair.NewHints(repair.MaxHints, repair.MaxHintBytes)
 		for _, w := range nd.wires {
 			w.quiet = true
 		}
@@ -37,6 +39,31 @@ func TestGetsAllocateNothing(t *testing.T) {
 		}
 		if res[n-1].Status != record.Found {
 			t.Errorf("%+v", res[n-1])
+		}
+	}
+}
+
+// Hints cost no allocation while all replicas answer.
+func TestHintsAllocateNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector empties pools at random")
+	}
+	for _, n := range []int{1, 16} {
+		ops, res := make([]record.Op, n), make([]record.Result, n)
+		for i := range ops {
+			ops[i] = set(string(make([]byte, 100)))
+			ops[i].Key = fmt.Append(nil, "key", i)
+		}
+		measure := func(r *rig) float64 {
+			s := r.nodes[0].Session()
+			return testing.AllocsPerRun(500, func() { s.Execute(ops, res) })
+		}
+		without := steady(t)
+		for _, nd := range without.nodes {
+			nd.opts.Hinter = nil
+		}
+		if with, without := measure(steady(t)), measure(without); with > without {
+			t.Errorf("%d sets: %v allocations with hints, %v without", n, with, without)
 		}
 	}
 }

@@ -68,6 +68,8 @@ type Options struct {
 	// Adopt hears of newer configurations that replicas reported. It must not block, and calls
 	// SetRoutes in the end.
 	Adopt func(ring.Partition, ring.Configuration)
+	// Hinter, if not nil, hears of replicas that missed a write.
+	Hinter Hinter
 	// Without switches safety rules off. Only the simulator sets it.
 	Without Rule
 	Logger  *slog.Logger

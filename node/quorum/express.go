@@ -57,6 +57,7 @@ func (c *Coordinator) tryExpress(l *lane, m *mutation, s *Session) bool {
 	timeout := max(min(time.Until(m.deadline), c.opts.Timeout/4), time.Millisecond)
 	r := c.rounds.Get().(*round)
 	r.reset(l.p, g, writeQuorum)
+	r.keep(l.keyBytes)
 	r.express = express{l: l, m: m, b: b, next: record.Ballot{Epoch: g.conf.Epoch, Stamp: stamp}, id: id, res: f.res[0], sending: true}
 	r.refs++ // the guard's
 	r.guard.Reset(timeout)

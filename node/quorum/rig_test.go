@@ -12,6 +12,7 @@ import (
 
 	"kai/node/message"
 	"kai/node/record"
+	"kai/node/repair"
 	"kai/node/replica"
 	"kai/node/ring"
 )
@@ -117,8 +118,9 @@ type node struct {
 	replica *replica.Replica
 	stamps  stamps
 	*Coordinator
-	wires   []*wire // by node; to itself too, without a network
-	adopted []ring.Configuration
+	repairer *repair.Repairer // where there are hints
+	wires    []*wire          // by node; to itself too, without a network
+	adopted  []ring.Configuration
 }
 
 // rig is a cluster in one process: coordinators and replicas are real, what is between is the test's.

@@ -32,6 +32,11 @@ type round struct {
 	clockRejected                                mask
 
 	express express // l is nil unless the round is one
+
+	// key is that of an Accept, if there is a Hinter: see missed. acked is who accepted it, those included
+	// whose answer came when nobody waited any more.
+	key   []byte
+	acked mask
 }
 
 func newRound(c *Coordinator) *round {
@@ -51,6 +56,9 @@ func (c *Coordinator) round(p ring.Partition, g *Group, req *message.Request, en
 	r := c.rounds.Get().(*round)
 	n := len(g.members)
 	r.reset(p, g, enough)
+	if req.Kind == message.Accept {
+		r.keep(req.Key)
+	}
 	req.Partition, req.Epoch, req.Timeout = p, g.conf.Epoch, timeout
 	for i := range n {
 		call := &r.calls[i]
@@ -99,6 +107,7 @@ func (r *round) reset(p ring.Partition, g *Group, enough func(*Group, mask) bool
 	r.express = express{}
 	r.ok, r.refused, r.nacked, r.failed, r.corrupt, r.behind, r.clockRejected = 0, 0, 0, 0, 0, 0, 0
 	r.max, r.atMax = record.Ballot{}, 0
+	r.key, r.acked = r.key[:0], 0
 	if cap(r.state) > keepBuffer {
 		r.state = nil
 	}
@@ -157,6 +166,9 @@ func (r *round) Done(call *message.Call) {
 		}
 	}
 	p, g, i := r.p, r.g, call.Index
+	if call.Reply.Status == message.OK {
+		r.acked |= 1 << i
+	}
 	call.Reply = message.Reply{} // its slices are the replica's, or a link's
 	if finish {
 		r.mu.Unlock()
@@ -222,6 +234,9 @@ func (r *round) drop() {
 	last := r.refs == 0
 	r.mu.Unlock()
 	if last {
+		if len(r.key) > 0 && r.acked != r.g.all() {
+			r.missed()
+		}
 		r.c.rounds.Put(r)
 	}
 }

@@ -157,6 +157,10 @@ func (w *wire) pass(call *message.Call) {
 		w.to.Forwarded(&r.call)
 		return
 	}
+	if call.Kind == message.Hints {
+		w.to.repairer.Pull(&r.call)
+		return
+	}
 	w.to.replica.Send(&r.call)
 }
 

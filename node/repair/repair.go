@@ -43,6 +43,8 @@ type Options struct {
 	Drop func(p ring.Partition) (more bool, err error)
 	// PurgeAge is how long records must have been dead before they are purged; 0: they never are.
 	PurgeAge time.Duration
+	// Hints are those that HandOff hands off.
+	Hints *Hints
 	// Timeout of one message.
 	Timeout time.Duration
 	// Pause is the time between two passes over all partitions.
@@ -77,7 +79,9 @@ type Local interface {
 type Repairer struct {
 	o        Options
 	counters Counters
-	purges   []purgeState // by partition; Pass's own
+	purges   []purgeState  // by partition; Pass's own
+	wake     chan struct{} // capacity 1
+	pulls    atomic.Int32  // Hints that are worked on
 }
 
 // Counters count what was done since start; Diverged is a gauge.
@@ -95,7 +99,7 @@ type Counters struct {
 
 // New makes a repairer; it starts nothing.
 func New(o Options) *Repairer {
-	return &Repairer{o: o, purges: make([]purgeState, o.Partitions)}
+	return &Repairer{o: o, purges: make([]purgeState, o.Partitions), wake: make(chan struct{}, 1)}
 }
 
 // Counters returns the counters.
@@ -106,7 +110,7 @@ func (r *Repairer) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		r.counters.Diverged.Store(r.Pass(ctx))
 		r.counters.Passes.Add(1)
-		sleep(ctx, r.o.Pause)
+		r.pause(ctx)
 	}
 	return nil
 }
