@@ -15,6 +15,9 @@ func (s *Store) keepLoop(stop <-chan struct{}) {
 	for {
 		s.checkSpace()
 		s.makeSpare()
+		if s.noSpace.Load() && s.purgesWait() {
+			signal(s.wake) // for hastenPurges
+		}
 		signal(s.applyWake) // it may have waited for space
 		select {
 		case <-s.spareWake:
@@ -48,7 +51,9 @@ func (s *Store) checkSpace() {
 		s.log.Warn("store_disk_space_unknown", "error", err)
 		return
 	}
-	short := free < uint64(max(s.opts.ReserveBytes, 0)) || s.tail.wantsSpare() && free < uint64(s.opts.SegmentBytes)
+	reserve := uint64(max(s.opts.ReserveBytes, 0))
+	short := free < reserve || s.tail.wantsSpare() && free < uint64(s.opts.SegmentBytes)
+	s.scarce.Store(free < reserve/4*3)
 	if s.noSpace.Swap(short) == short {
 		return
 	}

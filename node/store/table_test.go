@@ -53,7 +53,7 @@ func TestTablesKeepTheLastValueOfEachKey(t *testing.T) {
 				key := fmt.Sprintf("%c%d", "mrs"[rng.IntN(3)], rng.IntN(40))
 				// Up to four pieces of Badger's, and sizes at their borders.
 				value := bytes.Repeat([]byte{byte(rng.IntN(256))}, []int{0, 1, 100, 52428, 52429, 104857, 104858, 104859, 200000}[rng.IntN(9)])
-				rows = append(rows, Row{[]byte(key), value})
+				rows = append(rows, Row{Key: []byte(key), Value: value})
 				want[key] = string(value)
 			}
 			if err := table.Apply(rows); err != nil {
@@ -105,7 +105,7 @@ func TestBadgerRemovesOldPieces(t *testing.T) {
 	}
 	defer table.Close()
 	for _, c := range []struct{ size, pieces int }{{300000, 6}, {150000, 3}, {10, 0}, {60000, 2}} {
-		if err := table.Apply([]Row{{[]byte("rk"), make([]byte, c.size)}}); err != nil {
+		if err := table.Apply([]Row{{Key: []byte("rk"), Value: make([]byte, c.size)}}); err != nil {
 			t.Fatal(err)
 		}
 		n := 0
