@@ -37,7 +37,7 @@ func (s *Store) roomFor(bytes int64) bool {
 		return true
 	}
 	free, err := s.disk.Free()
-	return err != nil || free >= uint64(min(2*bytes+4*s.opts.MemTableBytes, s.opts.ReserveBytes))
+	return err != nil || free >= uint64(min(2*bytes+4*s.opts.MemTableBytes, s.opts.lastReserve()))
 }
 
 // checkSpace opens or shuts the door for records. Badger writes through sparse memory maps, where a
@@ -51,9 +51,8 @@ func (s *Store) checkSpace() {
 		s.log.Warn("store_disk_space_unknown", "error", err)
 		return
 	}
-	reserve := uint64(max(s.opts.ReserveBytes, 0))
-	short := free < reserve || s.tail.wantsSpare() && free < uint64(s.opts.SegmentBytes)
-	s.scarce.Store(free < reserve/4*3)
+	short := free < uint64(max(s.opts.ReserveBytes, 0)) || s.tail.wantsSpare() && free < uint64(s.opts.SegmentBytes)
+	s.scarce.Store(free < uint64(max(s.opts.lastReserve(), 0)))
 	if s.noSpace.Swap(short) == short {
 		return
 	}

@@ -103,6 +103,9 @@ func (o *Options) fill() error {
 	return nil
 }
 
+// lastReserve is the free space below which purges, too, are refused.
+func (o *Options) lastReserve() int64 { return o.ReserveBytes / 4 * 3 }
+
 func def[T int | int64 | time.Duration](field *T, value T) {
 	if *field == 0 {
 		*field = value
