@@ -151,6 +151,11 @@ func certainlyNothing(err error) bool {
 	return errors.Is(err, store.ErrBusy) || errors.Is(err, store.ErrFull) || errors.Is(err, store.ErrTooLarge) || errors.Is(err, store.ErrClosed)
 }
 
+var _ interface {
+	replica.Scanner
+	replica.Purger
+} = (*store.Store)(nil)
+
 // handler answers the peers: mutations go to the coordinator, hints to the repairer, all else to the replica.
 type handler struct{ n *node }
 

@@ -15,6 +15,7 @@ import (
 type medium interface {
 	replica.Storage
 	replica.Scanner
+	replica.Purger
 	replica.Journal
 	abort()
 }
@@ -95,6 +96,15 @@ func (v *realVolume) hear(done interface{ Committed(error) }) (*heard, bool) {
 func (v *realVolume) Put(p ring.Partition, hash uint64, key, enc []byte, done interface{ Committed(error) }) {
 	if h, ok := v.hear(done); ok {
 		v.Store.Put(p, hash, key, enc, h)
+		return
+	}
+	done.Committed(errClosed)
+}
+
+// Purge implements replica.Purger.
+func (v *realVolume) Purge(p ring.Partition, hash uint64, key []byte, done interface{ Committed(error) }) {
+	if h, ok := v.hear(done); ok {
+		v.Store.Purge(p, hash, key, h)
 		return
 	}
 	done.Committed(errClosed)

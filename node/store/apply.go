@@ -95,19 +95,19 @@ func (s *Store) collect(chunks []*chunk, durable uint32) []Row {
 			newest := sh.newestRef(s.window, &e)
 			sh.mu.Unlock()
 			if newest == r || newest.chunk() >= durable {
-				rows = append(rows, Row{e.tableKey(nil), e.value})
+				rows = append(rows, e.row())
 			}
 		})
 	}
 	return append(rows, appliedRow(chunks[len(chunks)-1].end))
 }
 
-// each calls fn with the published records and metas of c, in order.
+// each calls fn with the published records, purges and metas of c, in order.
 func (c *chunk) each(fn func(entry, ref)) {
 	end := int(c.published.Load())
 	for off := 0; off < end; {
 		e, size := entryAt(c.buf[off:])
-		if e.kind == kindRecord || e.kind == kindMeta {
+		if e.kind.ofRecord() || e.kind == kindMeta {
 			fn(e, refOf(c, off))
 		}
 		off += size
@@ -116,14 +116,19 @@ func (c *chunk) each(fn func(entry, ref)) {
 
 // drop takes applied chunks out of the overlay; their newest entries move to the cache.
 func (s *Store) drop(chunks []*chunk, bytes int64) {
+	var purges int64
 	for _, c := range chunks {
 		c.each(func(e entry, r ref) {
 			sh := s.shard(e.hash)
 			sh.mu.Lock()
 			sh.settle(&e, r)
 			sh.mu.Unlock()
+			if e.kind == kindPurge {
+				purges++
+			}
 		})
 	}
+	s.counts.purged.Add(purges)
 	end := chunks[len(chunks)-1].end
 	s.liveMu.Lock()
 	s.live = append([]*chunk(nil), s.live[len(chunks):]...)

@@ -109,18 +109,22 @@ func (g *gatedTable) Get(dst, key []byte) ([]byte, bool, error) {
 // The race: a reader has an old value from the table; a write commits and goes all the way into the
 // table and the cache; now the reader would put the old value into the cache.
 func TestCacheDoesNotGoBack(t *testing.T) {
-	for _, absent := range []bool{false, true} {
-		t.Run(fmt.Sprint("absent=", absent), func(t *testing.T) {
+	for _, c := range []struct{ absent, purged bool }{{false, false}, {true, false}, {false, true}} {
+		t.Run(fmt.Sprintf("%+v", c), func(t *testing.T) {
 			table := &gatedTable{Table: NewMemTable()}
 			opts := small(Options{Disk: NewMemDisk(MemDiskOptions{}), Table: table, CacheBytes: 4 << 20})
 			s, stop := running(t, opts)
-			if !absent {
+			if !c.absent {
 				put(t, s, "key", 1, 0)
 			}
 			stop()
 			s, _ = running(t, opts)
 			table.after = func() {
-				put(t, s, "key", 2, 0)
+				if c.purged {
+					purge(t, s, "key")
+				} else {
+					put(t, s, "key", 2, 0)
+				}
 				for i := 0; s.Stats().Applied == 0; i++ {
 					put(t, s, fmt.Sprint("fill-", i), 1, 900)
 				}
@@ -136,7 +140,11 @@ func TestCacheDoesNotGoBack(t *testing.T) {
 			if table.after != nil {
 				t.Fatal("the reader did not go to the table")
 			}
-			if n := got(t, s, "key"); n != 2 {
+			want := uint64(2)
+			if c.purged {
+				want = 0
+			}
+			if n := got(t, s, "key"); n != want {
 				t.Fatalf("the cache went back to %d", n)
 			}
 		})
@@ -146,23 +154,38 @@ func TestCacheDoesNotGoBack(t *testing.T) {
 func TestHashCollisions(t *testing.T) {
 	opts := small(Options{Disk: NewMemDisk(MemDiskOptions{}), Table: NewMemTable(), CacheBytes: 1 << 20})
 	s, _ := running(t, opts)
-	for round := range 50 {
+	want := map[string]uint64{} // 0: purged
+	for round := range 80 {
 		for i := range 5 {
 			key := fmt.Appendf(nil, "twin-%d", i)
 			n := uint64(round*5 + i + 1)
 			w := make(waiter, 1)
-			s.Put(3, 42, key, counted(key, n, 200), w)
+			if n%7 == 3 {
+				s.Purge(3, 42, key, w)
+			} else {
+				s.Put(3, 42, key, counted(key, n, 200), w)
+			}
 			if err := <-w; err != nil {
 				continue // busy
 			}
-			if b, found, known := s.PeekBallot(3, 42, key); known && (!found || uint64(b.Stamp) != n) {
-				t.Fatalf("%s: %v, want %d", key, b, n)
+			if want[string(key)] = n; n%7 == 3 {
+				want[string(key)] = 0
 			}
-			enc, found, err := s.Get(nil, 3, 42, key)
-			if err != nil || !found || !bytes.Equal(enc, counted(key, n, 200)) {
-				t.Fatalf("%s: %v, %v", key, found, err)
+			for key, n := range want {
+				twinIs(t, s, []byte(key), n)
 			}
 		}
+	}
+}
+
+func twinIs(t *testing.T, s *Store, key []byte, n uint64) {
+	t.Helper()
+	if b, found, known := s.PeekBallot(3, 42, key); known && (found != (n > 0) || uint64(b.Stamp) != n) {
+		t.Fatalf("%s: %v, %v, want %d", key, b, found, n)
+	}
+	enc, found, err := s.Get(nil, 3, 42, key)
+	if err != nil || found != (n > 0) || found && !bytes.Equal(enc, counted(key, n, 200)) {
+		t.Fatalf("%s: %v, %v, want %d", key, found, err, n)
 	}
 }
 

@@ -15,6 +15,7 @@ func (s *Store) commitLoop(stop <-chan struct{}) {
 		select {
 		case <-s.wake:
 			s.commitStaged()
+			s.hastenPurges()
 		case <-syncDue:
 			syncDue = nil
 			s.syncWritten()
@@ -190,6 +191,7 @@ func (s *Store) publish(b *batch) {
 		it.done.Committed(nil)
 	}
 	s.counts.puts.Add(int64(len(b.items)))
+	s.counts.purges.Add(b.purges)
 	s.sealFinished()
 }
 
@@ -238,4 +240,12 @@ func (s *Store) applyAt() int64 { return s.opts.OverlayBytes / 4 }
 // applyFrom is how full the overlay is when the table gets a batch. The fuller, the more entries of
 // the batch have newer ones of their keys behind them, and need not be written to the table at all:
 // of 100,000 keys written at random, all but a sixth.
-func (s *Store) applyFrom() int64 { return s.opts.OverlayBytes * 3 / 4 }
+//
+// When the disk is full and there are purges in the overlay, they must not wait for writes to fill it:
+// there may be none until they have made room.
+func (s *Store) applyFrom() int64 {
+	if s.noSpace.Load() && s.purgesWait() {
+		return 1
+	}
+	return s.opts.OverlayBytes * 3 / 4
+}

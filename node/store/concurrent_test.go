@@ -13,35 +13,63 @@ import (
 	"kai/node/ring"
 )
 
+// track is how far the only writer of a key has come: its writes are numbered, some are purges.
+type track struct {
+	sync.Mutex
+	begun, acked uint64
+}
+
+func isPurge(n uint64) bool { return n/10%3 == 2 }
+
+// allows reports whether a reader who began when least was acknowledged may see n; 0: no record.
+func (k *track) allows(n, least uint64) bool {
+	k.Lock()
+	defer k.Unlock()
+	if n != 0 {
+		return n >= least && n <= k.begun && !isPurge(n)
+	}
+	for m := k.begun; m >= least && m > 0; m -= min(m, 10) {
+		if isPurge(m) {
+			return true
+		}
+	}
+	return least == 0
+}
+
 // Writers, readers and scanners at once, with an overlay so small that all is always in motion:
 // nobody ever sees a key go back behind what was acknowledged.
 func TestConcurrentUse(t *testing.T) {
 	backends(t, func(t *testing.T, opts Options) {
 		s, _ := running(t, opts)
 		const writers, writes = 8, 250
-		var acked [writers]struct {
-			sync.Mutex
-			n [10]uint64
-		}
+		var tracks [writers][10]track
 		var wg sync.WaitGroup
 		for w := range writers {
 			wg.Go(func() {
 				for n := uint64(1); n <= writes; n++ {
-					i := int(n % 10)
-					put(t, s, fmt.Sprintf("key-%d-%d", w, i), n, int(n*37%900))
-					acked[w].Lock()
-					acked[w].n[i] = n
-					acked[w].Unlock()
+					key, k := fmt.Sprintf("key-%d-%d", w, n%10), &tracks[w][n%10]
+					k.Lock()
+					k.begun = n
+					k.Unlock()
+					if isPurge(n) {
+						purge(t, s, key)
+					} else {
+						put(t, s, key, n, int(n*37%900))
+					}
+					k.Lock()
+					k.acked = n
+					k.Unlock()
 				}
 			})
 		}
 		done := make(chan struct{})
 		var readers sync.WaitGroup
 		check := func(w, i int, read func() uint64) {
-			acked[w].Lock()
-			least := acked[w].n[i]
-			acked[w].Unlock()
-			if n := read(); n < least {
+			k := &tracks[w][i]
+			k.Lock()
+			least := k.acked
+			k.Unlock()
+			if n := read(); !k.allows(n, least) {
 				t.Errorf("key-%d-%d is %d, acknowledged %d", w, i, n, least)
 			}
 		}
@@ -72,6 +100,11 @@ func TestConcurrentUse(t *testing.T) {
 		wg.Wait()
 		close(done)
 		readers.Wait()
+		for w := range writers {
+			for i := range 10 {
+				check(w, i, func() uint64 { return got(t, s, fmt.Sprintf("key-%d-%d", w, i)) })
+			}
+		}
 	})
 }
 
@@ -105,8 +138,13 @@ func TestScanMatchesGet(t *testing.T) {
 		want := map[string]uint64{}
 		for n := range uint64(400) {
 			key := "key-" + strconv.Itoa(int(n*13%90))
-			put(t, s, key, n+1, int(n%500))
-			want[key] = n + 1
+			if n%5 == 4 {
+				purge(t, s, key)
+				delete(want, key)
+			} else {
+				put(t, s, key, n+1, int(n%500))
+				want[key] = n + 1
+			}
 			if n%50 != 0 {
 				continue
 			}
@@ -145,8 +183,9 @@ func TestMemoryReadsDoNotAllocate(t *testing.T) {
 	got(t, s, "cached")
 	got(t, s, "absent")
 	put(t, s, "overlay", 2, 100)
+	purge(t, s, "purged")
 	buf := make([]byte, 0, 4096)
-	for _, name := range []string{"cached", "absent", "overlay"} {
+	for _, name := range []string{"cached", "absent", "overlay", "purged"} {
 		key := []byte(name)
 		p, h := place(key)
 		allocs := testing.AllocsPerRun(100, func() {
@@ -186,6 +225,9 @@ func TestLargeRecords(t *testing.T) {
 	}
 	sizes := []int{300 << 10, 10, 60 << 10, 390 << 10}
 	for n := range uint64(60) {
+		if n%6 == 5 {
+			purge(t, s, "large")
+		}
 		put(t, s, "large", n+1, sizes[n%4])
 		put(t, s, "other", n+1, 100<<10)
 	}

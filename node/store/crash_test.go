@@ -3,7 +3,9 @@ package store
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -13,14 +15,28 @@ import (
 	"kai/node/record"
 )
 
-// history is what a store was told, over all its lives: write n goes to a key that follows from n.
-// A write is a record, or, every so often, a meta value.
+// history is what a store was told, over all its lives. A write is a record, a purge of one, or, every
+// so often, a meta value.
 type history struct {
-	rng  *rand.Rand
-	last int // writes staged; a busy store's refusals are not among them
-	keys map[string][]int
+	rng    *rand.Rand
+	last   int                 // writes staged; a busy store's refusals are not among them
+	writes map[string][]change // of each key, in order
 	// acked and metaAcked are the highest writes acknowledged.
 	acked, metaAcked atomic.Int64
+}
+
+// change is write n as its key saw it.
+type change struct {
+	n     int
+	purge bool
+}
+
+// shows is what a reader finds after it; 0: nothing.
+func (c change) shows() int {
+	if c.purge {
+		return 0
+	}
+	return c.n
 }
 
 // told is the Completion of write n.
@@ -50,17 +66,22 @@ func (h *history) write(s *Store) {
 	n := h.last + 1
 	w := &told{h: h, n: n, meta: h.rng.IntN(20) == 0}
 	var key string
+	purge := !w.meta && h.rng.IntN(3) == 0
 	if w.meta {
 		key = "meta-" + strconv.Itoa(h.rng.IntN(3))
 		s.PutMeta(key, []byte(strconv.Itoa(n)), w)
 	} else {
 		key = "key-" + strconv.Itoa(h.rng.IntN(40))
 		p, _ := place([]byte(key))
-		s.Put(p, h.hash(key), []byte(key), counted([]byte(key), uint64(n), h.rng.IntN(400)), w)
+		if purge {
+			s.Purge(p, h.hash(key), []byte(key), w)
+		} else {
+			s.Put(p, h.hash(key), []byte(key), counted([]byte(key), uint64(n), h.rng.IntN(400)), w)
+		}
 	}
 	if w.err == nil {
 		h.last = n
-		h.keys[key] = append(h.keys[key], n)
+		h.writes[key] = append(h.writes[key], change{n, purge})
 	}
 }
 
@@ -102,14 +123,19 @@ func (h *history) look(t *testing.T, s *Store) {
 	if h.rng.IntN(10) == 0 {
 		key = "meta-" + strconv.Itoa(h.rng.IntN(3))
 	}
-	acked, least := h.acked.Load(), 0
-	for _, n := range h.keys[key] {
-		if int64(n) <= acked {
-			least = n
+	acked := h.acked.Load()
+	have := h.read(t, s, key)
+	// The last acknowledged, or one that came after it.
+	var least change
+	ok := false
+	for _, c := range h.writes[key] {
+		if int64(c.n) <= acked {
+			least, ok = c, false
 		}
+		ok = ok || have == c.shows()
 	}
-	if n := h.read(t, s, key); n < least || n > h.last {
-		t.Fatalf("%s is of write %d, but its write %d is acknowledged, and %d the last", key, n, least, h.last)
+	if !ok && (least.n > 0 || have != 0) {
+		t.Fatalf("%s is of write %d, but its write %+v is acknowledged, and %d the last", key, have, least, h.last)
 	}
 }
 
@@ -117,30 +143,39 @@ func (h *history) look(t *testing.T, s *Store) {
 // forgotten by the history too.
 func (h *history) check(t *testing.T, s *Store, least int64) {
 	t.Helper()
-	m := 0
 	state := map[string]int{}
-	for key := range h.keys {
+	for key := range h.writes {
 		state[key] = h.read(t, s, key)
-		m = max(m, state[key])
 	}
-	if int64(m) < least {
-		t.Fatalf("state is that after write %d, but %d was acknowledged", m, least)
+	// The last such m, if a purge of what is not there makes them several.
+	m := h.last
+	for ; m >= int(least); m-- {
+		if maps.Equal(state, h.after(m)) {
+			break
+		}
 	}
-	for key, writes := range h.keys {
-		want := 0
-		for i, n := range writes {
-			if n > m {
-				h.keys[key] = writes[:i]
-				break
-			}
-			want = n
-		}
-		if state[key] != want {
-			t.Fatalf("%s is of write %d; the store is in the state after write %d, which has %d", key, state[key], m, want)
-		}
+	if m < int(least) {
+		t.Fatalf("no state after write %d, which was acknowledged, or a later one: %v", least, state)
+	}
+	for key, writes := range h.writes {
+		h.writes[key] = slices.DeleteFunc(writes, func(c change) bool { return c.n > m })
 	}
 	h.acked.Store(int64(m))
 	h.metaAcked.Store(int64(m))
+}
+
+// after is what readers find after write m.
+func (h *history) after(m int) map[string]int {
+	state := map[string]int{}
+	for key, writes := range h.writes {
+		state[key] = 0
+		for _, c := range writes {
+			if c.n <= m {
+				state[key] = c.shows()
+			}
+		}
+	}
+	return state
 }
 
 func TestCrashes(t *testing.T) {
@@ -163,7 +198,7 @@ func crashes(t *testing.T, seed uint64, interval bool) {
 	}})
 	table := NewMemTable()
 	table.SetLatency(3 * time.Millisecond)
-	h := &history{rng: rng, keys: map[string][]int{}}
+	h := &history{rng: rng, writes: map[string][]change{}}
 	var least int64
 	for life := range 8 {
 		opts.Disk, opts.Table, opts.BootID = disk, table, strconv.Itoa(life)

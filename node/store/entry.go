@@ -19,7 +19,12 @@ const (
 	kindMark
 	// kindEnd closes a segment: the log goes on in the next.
 	kindEnd
+	// kindPurge removes the record of key. It has no value.
+	kindPurge
 )
+
+// ofRecord says that an entry of this kind tells what a record is: its value, or that it is gone.
+func (k kind) ofRecord() bool { return k == kindRecord || k == kindPurge }
 
 // entry is one entry of the log. An encoded entry, little endian, starts at a multiple of 8:
 //
@@ -77,7 +82,7 @@ func entryAt(buf []byte) (e entry, size int) {
 // parseEntry reads the entry at the start of buf, if there is a whole one that belongs there.
 func parseEntry(buf []byte, seed uint32, off uint32) (e entry, size int, ok bool) {
 	if len(buf) < entryHeaderLen || binary.LittleEndian.Uint32(buf[8:]) != off ||
-		buf[24] < byte(kindRecord) || buf[24] > byte(kindEnd) {
+		buf[24] < byte(kindRecord) || buf[24] > byte(kindPurge) {
 		return e, 0, false
 	}
 	end := uint64(entryHeaderLen) + uint64(buf[25]) + uint64(binary.LittleEndian.Uint32(buf[4:]))

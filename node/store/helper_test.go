@@ -36,13 +36,31 @@ func place(key []byte) (ring.Partition, uint64) {
 // put writes and waits, and tries again when the store is busy: small segments are soon full.
 func put(t testing.TB, s *Store, key string, n uint64, pad int) {
 	t.Helper()
-	err := tryPut(s, key, n, pad)
-	for ; errors.Is(err, ErrBusy); err = tryPut(s, key, n, pad) {
+	insist(t, "put "+key, func() error { return tryPut(s, key, n, pad) })
+}
+
+// purge removes a record as put writes one.
+func purge(t testing.TB, s *Store, key string) {
+	t.Helper()
+	insist(t, "purge "+key, func() error { return tryPurge(s, key) })
+}
+
+func insist(t testing.TB, what string, try func() error) {
+	t.Helper()
+	err := try()
+	for ; errors.Is(err, ErrBusy); err = try() {
 		time.Sleep(time.Millisecond)
 	}
 	if err != nil {
-		t.Fatalf("put %s: %v", key, err)
+		t.Fatalf("%s: %v", what, err)
 	}
+}
+
+func tryPurge(s *Store, key string) error {
+	p, h := place([]byte(key))
+	w := make(waiter, 1)
+	s.Purge(p, h, []byte(key), w)
+	return <-w
 }
 
 func tryPut(s *Store, key string, n uint64, pad int) error {

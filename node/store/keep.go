@@ -15,6 +15,9 @@ func (s *Store) keepLoop(stop <-chan struct{}) {
 	for {
 		s.checkSpace()
 		s.makeSpare()
+		if s.noSpace.Load() && s.purgesWait() {
+			signal(s.wake) // for hastenPurges
+		}
 		signal(s.applyWake) // it may have waited for space
 		select {
 		case <-s.spareWake:
@@ -34,7 +37,7 @@ func (s *Store) roomFor(bytes int64) bool {
 		return true
 	}
 	free, err := s.disk.Free()
-	return err != nil || free >= uint64(min(2*bytes+4*s.opts.MemTableBytes, s.opts.ReserveBytes))
+	return err != nil || free >= uint64(min(2*bytes+4*s.opts.MemTableBytes, s.opts.lastReserve()))
 }
 
 // checkSpace opens or shuts the door for records. Badger writes through sparse memory maps, where a
@@ -49,6 +52,7 @@ func (s *Store) checkSpace() {
 		return
 	}
 	short := free < uint64(max(s.opts.ReserveBytes, 0)) || s.tail.wantsSpare() && free < uint64(s.opts.SegmentBytes)
+	s.scarce.Store(free < uint64(max(s.opts.lastReserve(), 0)))
 	if s.noSpace.Swap(short) == short {
 		return
 	}

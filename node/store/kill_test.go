@@ -23,6 +23,11 @@ func killed(t *testing.T, opts Options, writes int) (dir string, want map[string
 	want = map[string]uint64{}
 	for n := range uint64(writes) {
 		key := fmt.Sprintf("key-%d", n*11%70)
+		if n%3 == 2 {
+			purge(t, s, key)
+			want[key] = 0
+			continue
+		}
 		put(t, s, key, n+1, int(n%700))
 		want[key] = n + 1
 	}

@@ -19,6 +19,8 @@ func logImage(t *testing.T, writes int, pad func(i int) int) (*MemDisk, []string
 	}
 	ran := make(chan struct{})
 	go func() { defer close(ran); s.Run(t.Context()) }()
+	put(t, s, "ghost", 1, 10)
+	purge(t, s, "ghost")
 	var keys []string
 	for i := range writes {
 		key := fmt.Sprintf("key-%d", i)
@@ -68,6 +70,9 @@ func recovered(t *testing.T, disk *MemDisk, keys []string) (int, error) {
 		default:
 			t.Fatalf("%s has a value never written", key)
 		}
+	}
+	if have > 0 && got(t, s, "ghost") != 0 {
+		t.Fatal("purged before them, but there")
 	}
 	return have, nil
 }
@@ -187,6 +192,10 @@ func FuzzParseEntry(f *testing.F) {
 	e.put(buf, 5, 64)
 	f.Add(buf, uint32(5), uint32(64))
 	f.Add(buf[:20], uint32(5), uint32(64))
+	e = entry{kind: kindPurge, p: 7, hash: 99, key: []byte("key")}
+	gone := make([]byte, e.size())
+	e.put(gone, 5, 72)
+	f.Add(gone, uint32(5), uint32(72))
 	f.Fuzz(func(t *testing.T, b []byte, seed, off uint32) {
 		e, n, ok := parseEntry(b, seed, off)
 		if !ok {
@@ -197,7 +206,7 @@ func FuzzParseEntry(f *testing.F) {
 		}
 		again := make([]byte, n)
 		e.put(again, seed, off)
-		if back, _, ok := parseEntry(again, seed, off); !ok || !back.is(&e) {
+		if back, _, ok := parseEntry(again, seed, off); !ok || back.kind != e.kind || !back.is(&e) {
 			t.Fatal("does not parse again")
 		}
 		if _, _, ok := parseEntry(b, seed, off+8); ok {

@@ -49,8 +49,9 @@ type Options struct {
 	// SegmentBytes is the size of a log segment; default 16 MiB, or twice MaxRecordBytes if that is
 	// more. It is raised to what the largest record needs.
 	SegmentBytes int64
-	// ReserveBytes of free disk space below which Put answers ErrFull; default: computed from the
-	// sizes above, for what the table may still have to write. Negative: no check.
+	// ReserveBytes of free disk space below which Put answers ErrFull, and below three quarters of
+	// which Purge does; default: computed from the sizes below, such that those three quarters are
+	// for what the table may still have to write. Negative: no check.
 	ReserveBytes int64
 
 	// MemTableBytes and MemTables are Badger's; default 16 MiB and 2.
@@ -93,12 +94,17 @@ func (o *Options) fill() error {
 	def(&o.MemTableBytes, 16<<20)
 	def(&o.MemTables, 2)
 	def(&o.VerifyEvery, 24*time.Hour)
-	// What may come after the guard shuts: the overlay and the queue into memtables (each a log and,
-	// flushed, a table file), a compaction beside them, and the two segments being made.
-	def(&o.ReserveBytes, 2*(o.OverlayBytes+o.QueueBytes)+int64(4*(o.MemTables+2))*o.MemTableBytes+2*o.SegmentBytes)
+	// What may come after the guards shut: the overlay and the queue into memtables (each a log and,
+	// flushed, a table file), a compaction beside them, and the two segments being made. A third of
+	// that on top is what purges may use before they have made room.
+	last := 2*(o.OverlayBytes+o.QueueBytes) + int64(4*(o.MemTables+2))*o.MemTableBytes + 2*o.SegmentBytes
+	def(&o.ReserveBytes, last+last/3)
 	def(&o.chunkBytes, int(min(1<<20, max(o.OverlayBytes/32, 4<<10))))
 	return nil
 }
+
+// lastReserve is the free space below which purges, too, are refused.
+func (o *Options) lastReserve() int64 { return o.ReserveBytes / 4 * 3 }
 
 func def[T int | int64 | time.Duration](field *T, value T) {
 	if *field == 0 {

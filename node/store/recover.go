@@ -85,10 +85,10 @@ func (s *Store) begin(seqs []uint64, st state) error {
 // replay reads segments in order.
 type replay struct {
 	s       *Store
-	applied position // entries up to here are in the table
-	end     position // behind the last good entry
-	cut     bool     // end is where the log breaks off; nothing later counts
-	rows    map[string][]byte
+	applied position       // entries up to here are in the table
+	end     position       // behind the last good entry
+	cut     bool           // end is where the log breaks off; nothing later counts
+	rows    map[string]Row // by table key, the newest
 	bytes   int
 }
 
@@ -96,7 +96,7 @@ type replay struct {
 const replayBytes = 8 << 20
 
 func (r *replay) run(seqs []uint64, st state) error {
-	r.rows = map[string][]byte{}
+	r.rows = map[string]Row{}
 	next := r.applied.segment
 	for _, seq := range seqs {
 		if seq < r.applied.segment {
@@ -167,7 +167,7 @@ func (r *replay) entries(seq uint64, buf []byte) error {
 		switch e.kind {
 		case kindEnd:
 			return nil
-		case kindRecord, kindMeta:
+		case kindRecord, kindPurge, kindMeta:
 			if r.applied.less(r.end) {
 				if err := r.add(&e); err != nil {
 					return err
@@ -203,7 +203,9 @@ func (r *replay) damaged(proof string) error {
 }
 
 func (r *replay) add(e *entry) error {
-	r.rows[string(e.tableKey(nil))] = bytes.Clone(e.value)
+	row := e.row()
+	row.Value = bytes.Clone(row.Value)
+	r.rows[string(row.Key)] = row
 	r.bytes += e.size()
 	if r.bytes < replayBytes {
 		return nil
@@ -217,14 +219,14 @@ func (r *replay) apply() error {
 		return nil
 	}
 	rows := make([]Row, 0, len(r.rows)+1)
-	for k, v := range r.rows {
-		rows = append(rows, Row{[]byte(k), v})
+	for _, row := range r.rows {
+		rows = append(rows, row)
 	}
 	slices.SortFunc(rows, func(a, b Row) int { return bytes.Compare(a.Key, b.Key) })
 	r.s.log.Info("store_log_replayed", "rows", len(rows), "bytes", r.bytes)
 	if err := r.s.table.Apply(append(rows, appliedRow(r.end))); err != nil {
 		return fmt.Errorf("store: replay the log: %w", err)
 	}
-	r.rows, r.bytes = map[string][]byte{}, 0
+	r.rows, r.bytes = map[string]Row{}, 0
 	return nil
 }

@@ -29,13 +29,17 @@ func (s *Store) Scan(p ring.Partition, after []byte, fn func(key, enc []byte) er
 	err := s.table.Scan(from, to, func(key, enc []byte) error {
 		key = key[recordPrefixLen:]
 		for len(fresh) > 0 && bytes.Compare(fresh[0].Key, key) < 0 {
-			if err := fn(fresh[0].Key, fresh[0].Value); err != nil {
+			if err := fresh[0].tell(fn); err != nil {
 				return err
 			}
 			fresh = fresh[1:]
 		}
 		if len(fresh) > 0 && bytes.Equal(fresh[0].Key, key) {
-			enc, fresh = fresh[0].Value, fresh[1:]
+			newer := fresh[0]
+			if fresh = fresh[1:]; newer.Delete {
+				return nil
+			}
+			enc = newer.Value
 		}
 		if err := record.Check(key, enc); err != nil {
 			s.counts.corrupt(err)
@@ -45,14 +49,22 @@ func (s *Store) Scan(p ring.Partition, after []byte, fn func(key, enc []byte) er
 	})
 	for _, row := range fresh {
 		if err == nil {
-			err = fn(row.Key, row.Value)
+			err = row.tell(fn)
 		}
 	}
 	return err
 }
 
-// overlayOf returns the newest entries of p's records behind after in the overlay, in the order of keys.
-// They alias chunks, and are good until release.
+// tell calls fn with a row of the overlay, unless it is a removal.
+func (r Row) tell(fn func(key, enc []byte) error) error {
+	if r.Delete {
+		return nil
+	}
+	return fn(r.Key, r.Value)
+}
+
+// overlayOf returns the newest entries of p's records behind after in the overlay, in the order of keys,
+// purges among them. They alias chunks, and are good until release.
 func (s *Store) overlayOf(p ring.Partition, after []byte) (rows []Row, release func()) {
 	s.liveMu.Lock()
 	chunks := slices.Clone(s.live)
@@ -65,8 +77,8 @@ func (s *Store) overlayOf(p ring.Partition, after []byte) (rows []Row, release f
 	}
 	s.liveMu.Unlock()
 	take := func(e entry) {
-		if e.kind == kindRecord && e.p == p && bytes.Compare(e.key, after) > 0 {
-			rows = append(rows, Row{e.key, e.value})
+		if e.kind.ofRecord() && e.p == p && bytes.Compare(e.key, after) > 0 {
+			rows = append(rows, Row{Key: e.key, Value: e.value, Delete: e.kind == kindPurge})
 		}
 	}
 	for _, c := range chunks[:sealed] {
@@ -89,7 +101,7 @@ func (s *Store) overlayOf(p ring.Partition, after []byte) (rows []Row, release f
 	}
 }
 
-// directory is the records of a sealed chunk by partition: partition in the high half, offset in the
+// directory is the records and purges of a sealed chunk by partition: partition in the high half, offset in the
 // low, sorted. Scans make it when first needed; who never scans never pays.
 type directory []uint64
 
@@ -106,7 +118,7 @@ func (c *chunk) directory() directory {
 	}
 	var d directory
 	c.each(func(e entry, r ref) {
-		if e.kind == kindRecord {
+		if e.kind.ofRecord() {
 			d = append(d, uint64(e.p)<<32|uint64(uint32(r)))
 		}
 	})

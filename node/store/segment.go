@@ -26,7 +26,10 @@ type segment struct {
 const (
 	segmentHeaderLen = 64
 	segmentMagic     = "KAILOG\r\n"
-	segmentFormat    = 1
+	// segmentFormat 2 has entries of kindPurge, in which a build that knows only 1 would see the end
+	// of the log. What such a build wrote is read.
+	segmentFormat    = 2
+	oldSegmentFormat = 1
 	segmentSuffix    = ".log"
 	sparePrefix      = "spare."
 )
@@ -63,8 +66,9 @@ func checkHeader(h []byte, seq uint64) error {
 	case len(h) < segmentHeaderLen || string(h[:8]) != segmentMagic ||
 		binary.LittleEndian.Uint32(h[32:]) != crc32.Checksum(h[:32], castagnoli):
 		return errors.New("its header is damaged")
-	case binary.LittleEndian.Uint32(h[8:]) != segmentFormat:
-		return fmt.Errorf("it has format %d, this build reads %d", binary.LittleEndian.Uint32(h[8:]), segmentFormat)
+	case binary.LittleEndian.Uint32(h[8:]) > segmentFormat || binary.LittleEndian.Uint32(h[8:]) < oldSegmentFormat:
+		return fmt.Errorf("it has format %d, this build reads %d to %d",
+			binary.LittleEndian.Uint32(h[8:]), oldSegmentFormat, segmentFormat)
 	case binary.LittleEndian.Uint64(h[16:]) != seq:
 		return fmt.Errorf("its header is that of segment %d", binary.LittleEndian.Uint64(h[16:]))
 	}

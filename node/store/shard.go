@@ -48,8 +48,10 @@ func newShards(cacheBytes int64, memory *arena) []shard {
 // The high bits of the hash make the partition; the low ones, the shard.
 func (s *Store) shard(hash uint64) *shard { return &s.shards[hash%numShards] }
 
+// is reports whether both speak of the same key of records, or of the same name of metas. Indexes hold
+// no other kinds.
 func (e *entry) is(o *entry) bool {
-	return e.kind == o.kind && e.p == o.p && bytes.Equal(e.key, o.key)
+	return (e.kind == kindMeta) == (o.kind == kindMeta) && e.p == o.p && bytes.Equal(e.key, o.key)
 }
 
 // noRef is no entry's: chunk ids run out long before.
@@ -110,8 +112,9 @@ func (sh *shard) setDirty(w window, e *entry, r ref) {
 	sh.index.put(e.hash, where(r)|inOverlay)
 }
 
-// settle takes e, whose ref is r and which is in the table by now, out of the overlay and into the
-// cache, if it is the newest of its key. The caller holds mu.
+// settle takes e, whose ref is r and which is in the table by now, out of the overlay and, if it is a
+// record and the newest of its key, into the cache. Of a purged key nothing stays: who asks for one
+// has the table tell. The caller holds mu.
 func (sh *shard) settle(e *entry, r ref) {
 	if at, ok := sh.index.get(e.hash); ok && at == where(r)|inOverlay {
 		if e.kind != kindRecord || !sh.cache.put(e, true) {
@@ -161,7 +164,7 @@ func (s *Store) peek(dst []byte, want *entry) ([]byte, lookup) {
 		}
 	}
 	if e, r := sh.newestAt(s.window, want, at, ok); r != noRef {
-		l := lookup{true, true, sh.seq}
+		l := lookup{e.kind != kindPurge, true, sh.seq}
 		sh.hits++
 		if len(e.value) <= copyLocked {
 			dst = append(dst, e.value...)
@@ -203,6 +206,9 @@ func (s *Store) PeekBallot(p ring.Partition, hash uint64, key []byte) (b record.
 		}
 	}
 	if e, r := sh.newestAt(s.window, &want, at, ok); r != noRef {
+		if e.kind == kindPurge {
+			return record.Ballot{}, false, true
+		}
 		return record.PeekBallot(e.value), true, true
 	}
 	return record.Ballot{}, false, false

@@ -30,7 +30,7 @@ type state struct {
 // appliedRow says that the table has the log up to pos. As the last row of what is applied, it
 // cannot be there before the rest.
 func appliedRow(pos position) Row {
-	return Row{[]byte(appliedKey), sealMeta(appliedKey, pos.append(nil))}
+	return Row{Key: []byte(appliedKey), Value: sealMeta(appliedKey, pos.append(nil))}
 }
 
 func (st state) row() Row {
@@ -38,7 +38,7 @@ func (st state) row() Row {
 	if err != nil {
 		text = nil // a struct of booleans and a string: cannot be
 	}
-	return Row{[]byte(stateKey), sealMeta(stateKey, text)}
+	return Row{Key: []byte(stateKey), Value: sealMeta(stateKey, text)}
 }
 
 func readState(t Table) (st state, err error) {

@@ -10,8 +10,9 @@ import (
 
 // Stats are counters since Open and sizes as of now.
 type Stats struct {
-	// Puts are entries committed, Refused those turned away (busy, full, failed, closed).
-	Puts, Refused int64
+	// Puts are entries committed, Purges those of them that remove a record, Refused those turned away
+	// (busy, full, failed, closed).
+	Puts, Purges, Refused int64
 	// Batches are groups of entries written to the log together, Syncs the waits for the disk, in
 	// all SyncTime long. LogBytes were written.
 	Batches, Syncs, LogBytes int64
@@ -33,6 +34,7 @@ type counts struct {
 	puts, refused, batches, syncs, logBytes, syncNanos atomic.Int64
 	applied, stalls, applyNanos                        atomic.Int64
 	damaged                                            atomic.Int64
+	purges, purged                                     atomic.Int64 // committed; no longer in the overlay
 }
 
 func (c *counts) corrupt(err error) {
@@ -45,7 +47,7 @@ func (c *counts) corrupt(err error) {
 func (s *Store) Stats() Stats {
 	c := &s.counts
 	st := Stats{
-		Puts: c.puts.Load(), Refused: c.refused.Load(),
+		Puts: c.puts.Load(), Purges: c.purges.Load(), Refused: c.refused.Load(),
 		Batches: c.batches.Load(), Syncs: c.syncs.Load(), LogBytes: c.logBytes.Load(),
 		SyncTime: time.Duration(c.syncNanos.Load()),
 		Applied:  c.applied.Load(), Stalls: c.stalls.Load(), ApplyTime: time.Duration(c.applyNanos.Load()),

@@ -76,7 +76,8 @@ type Store struct {
 
 	failure atomic.Pointer[error]
 	failing chan struct{} // closed on failure
-	noSpace atomic.Bool
+	noSpace atomic.Bool   // the reserve is touched: records are refused
+	scarce  atomic.Bool   // a quarter of it is gone: so are purges
 	running atomic.Bool
 	counts  counts
 

@@ -35,10 +35,14 @@ func TestWritesAreReadBackAndSurviveRestarts(t *testing.T) {
 			for i := range 300 {
 				n++
 				key := fmt.Sprintf("key-%d", (i*7+round*31)%140)
-				put(t, s, key, n, i%900)
-				want[key] = n
-				if have := got(t, s, key); have != n {
-					t.Fatalf("%s is %d, want %d", key, have, n)
+				if want[key] = n; i%4 == 3 { // half of them were there
+					want[key] = 0
+					purge(t, s, key)
+				} else {
+					put(t, s, key, n, i%900)
+				}
+				if have := got(t, s, key); have != want[key] {
+					t.Fatalf("%s is %d, want %d", key, have, want[key])
 				}
 			}
 			if have := got(t, s, "never"); have != 0 {

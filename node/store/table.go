@@ -20,8 +20,12 @@ type Table interface {
 	Close() error
 }
 
-// Row is one key and value of a Table.
-type Row struct{ Key, Value []byte }
+// Row is one key and value of a Table, or the removal of a key.
+type Row struct {
+	Key, Value []byte
+	// Delete: the key is to be removed, if it is there. Value is nil.
+	Delete bool
+}
 
 // Spaces are the first byte of a table's keys.
 const (
@@ -45,4 +49,12 @@ func (e *entry) tableKey(dst []byte) []byte {
 		return append(append(dst, spaceMeta), e.key...)
 	}
 	return appendTableKey(dst, e.p, e.key)
+}
+
+// row is what a log entry brings to the table.
+func (e *entry) row() Row {
+	if e.kind == kindPurge {
+		return Row{Key: e.tableKey(nil), Delete: true}
+	}
+	return Row{Key: e.tableKey(nil), Value: e.value}
 }

@@ -103,6 +103,8 @@ func damage(err error) error {
 	return err
 }
 
+func isDamage(err error) bool { return errors.Is(damage(err), record.ErrCorrupt) }
+
 // panicked turns the panic of a Badger that stumbles over damaged bytes into an error. It holds no
 // lock while it reads blocks, so it can go on.
 func panicked(cause any) error {
@@ -169,6 +171,9 @@ func piecesLen(item *badger.Item) (n int, err error) {
 	})
 	return n, err
 }
+
+// piecePrefixLen is what a piece's key has besides the row's.
+const piecePrefixLen = 3 + 4
 
 // pieceKey: the length of the key keeps the pieces of one key apart from another's.
 func pieceKey(key []byte, i int) []byte {

@@ -17,6 +17,8 @@ import (
 type badgerWriter struct {
 	t   *BadgerTable
 	txn *badger.Txn
+	// rows and bytes are at least what txn holds, as Badger counts.
+	rows, bytes int64
 }
 
 // Apply implements Table. A value in pieces is written pieces first, its row last.
@@ -35,6 +37,9 @@ func (t *BadgerTable) Apply(rows []Row) error {
 }
 
 func (w *badgerWriter) row(r Row) error {
+	if r.Delete {
+		return w.purge(r.Key)
+	}
 	inPieces := len(r.Value) > w.t.pieceLen
 	if inPieces && !w.t.pieces {
 		if err := w.set(badger.NewEntry([]byte(piecesKey), nil)); err != nil {
@@ -86,24 +91,33 @@ func (w *badgerWriter) oldPieces(key []byte) (int, error) {
 }
 
 func (w *badgerWriter) set(e *badger.Entry) error {
-	return w.try(func() error { return w.txn.SetEntry(e) })
+	return w.try(len(e.Key)+len(e.Value), func() error { return w.txn.SetEntry(e) })
 }
 
 func (w *badgerWriter) remove(key []byte) error {
-	return w.try(func() error { return w.txn.Delete(key) })
+	return w.try(len(key), func() error { return w.txn.Delete(key) })
 }
 
-// try does one write, in the next transaction if this one is full.
-func (w *badgerWriter) try(write func() error) error {
+// try does one write of n bytes, in the next transaction if this one is full.
+func (w *badgerWriter) try(n int, write func() error) error {
 	err := write()
-	if !errors.Is(err, badger.ErrTxnTooBig) {
-		return err
+	if errors.Is(err, badger.ErrTxnTooBig) {
+		if err := w.next(); err != nil {
+			return err
+		}
+		err = write()
 	}
+	w.rows, w.bytes = w.rows+1, w.bytes+int64(n+rowOverhead)
+	return err
+}
+
+// next commits the transaction and begins another.
+func (w *badgerWriter) next() error {
 	if err := w.commit(); err != nil {
 		return err
 	}
-	w.txn = w.t.db.NewTransaction(true)
-	return write()
+	w.txn, w.rows, w.bytes = w.t.db.NewTransaction(true), 0, 0
+	return nil
 }
 
 func (w *badgerWriter) commit() error {

@@ -97,9 +97,7 @@ func (t *MemTable) Apply(rows []Row) error {
 		return err
 	}
 	t.set(func() {
-		for _, r := range rows {
-			t.durable[string(r.Key)] = string(r.Value)
-		}
+		store(t.durable, rows)
 	})
 	return nil
 }
@@ -113,10 +111,18 @@ func (t *MemTable) write(rows []Row) error {
 	if t.err != nil {
 		return t.err
 	}
-	for _, r := range rows {
-		t.rows[string(r.Key)] = string(r.Value)
-	}
+	store(t.rows, rows)
 	return nil
+}
+
+func store(content map[string]string, rows []Row) {
+	for _, r := range rows {
+		if r.Delete {
+			delete(content, string(r.Key))
+		} else {
+			content[string(r.Key)] = string(r.Value)
+		}
+	}
 }
 
 // Scan implements Table.
@@ -129,7 +135,7 @@ func (t *MemTable) Scan(from, to []byte, fn func(key, value []byte) error) error
 	var rows []Row
 	for k, v := range t.rows {
 		if k >= string(from) && k < string(to) {
-			rows = append(rows, Row{[]byte(k), []byte(v)})
+			rows = append(rows, Row{Key: []byte(k), Value: []byte(v)})
 		}
 	}
 	t.mu.Unlock()

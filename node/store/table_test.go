@@ -51,9 +51,14 @@ func TestTablesKeepTheLastValueOfEachKey(t *testing.T) {
 			var rows []Row
 			for range 60 {
 				key := fmt.Sprintf("%c%d", "mrs"[rng.IntN(3)], rng.IntN(40))
+				if rng.IntN(4) == 0 {
+					rows = append(rows, Row{Key: []byte(key), Delete: true})
+					delete(want, key)
+					continue
+				}
 				// Up to four pieces of Badger's, and sizes at their borders.
 				value := bytes.Repeat([]byte{byte(rng.IntN(256))}, []int{0, 1, 100, 52428, 52429, 104857, 104858, 104859, 200000}[rng.IntN(9)])
-				rows = append(rows, Row{[]byte(key), value})
+				rows = append(rows, Row{Key: []byte(key), Value: value})
 				want[key] = string(value)
 			}
 			if err := table.Apply(rows); err != nil {
@@ -67,6 +72,16 @@ func TestTablesKeepTheLastValueOfEachKey(t *testing.T) {
 
 func checkTable(t *testing.T, table Table, want map[string]string) {
 	t.Helper()
+	for i := range 40 {
+		for _, space := range "mrs" {
+			key := fmt.Sprintf("%c%d", space, i)
+			if _, found, err := table.Get(nil, []byte(key)); err != nil || !found && want[key] != "" {
+				t.Fatalf("%s: %v, %v", key, found, err)
+			} else if _, has := want[key]; found && !has {
+				t.Fatalf("%s is there, but deleted", key)
+			}
+		}
+	}
 	for key, value := range want {
 		have, found, err := table.Get([]byte("x"), []byte(key))
 		if err != nil || !found || string(have) != "x"+value {
@@ -104,8 +119,12 @@ func TestBadgerRemovesOldPieces(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer table.Close()
-	for _, c := range []struct{ size, pieces int }{{300000, 6}, {150000, 3}, {10, 0}, {60000, 2}} {
-		if err := table.Apply([]Row{{[]byte("rk"), make([]byte, c.size)}}); err != nil {
+	for _, c := range []struct{ size, pieces int }{{300000, 6}, {150000, 3}, {10, 0}, {60000, 2}, {-1, 0}, {400000, 8}, {-1, 0}, {-1, 0}} {
+		row := Row{Key: []byte("rk"), Delete: c.size < 0}
+		if !row.Delete {
+			row.Value = make([]byte, c.size)
+		}
+		if err := table.Apply([]Row{row}); err != nil {
 			t.Fatal(err)
 		}
 		n := 0

@@ -24,11 +24,12 @@ type tail struct {
 
 // batch is what one swap hands to the committer. Its first entry is a mark, to be filled in.
 type batch struct {
-	runs  []run
-	items []item
-	bytes int64
-	meta  bool // holds a meta entry: must be synced
-	mark  run  // the place of the mark
+	runs   []run
+	items  []item
+	bytes  int64
+	meta   bool // holds a meta entry: must be synced
+	purges int64
+	mark   run // the place of the mark
 }
 
 // run is a stretch of a chunk that goes to one place in one segment.
@@ -66,7 +67,12 @@ func (t *tail) append(e *entry, done interface{ Committed(error) }) (first bool,
 	b := t.batch
 	b.items = append(b.items, item{done, r})
 	b.bytes += int64(n)
-	b.meta = b.meta || e.kind == kindMeta
+	switch e.kind {
+	case kindMeta:
+		b.meta = true
+	case kindPurge:
+		b.purges++
+	}
 	return first, nil
 }
 
@@ -80,7 +86,8 @@ func (t *tail) admit(k kind, n int, first bool) error {
 	}
 	full := t.s.noSpace.Load()
 	// Meta entries are few and the consistency of reads hangs on them (fences): they may use the reserve.
-	if full && k == kindRecord {
+	// Purges give space back; but first they take some, so not all of the reserve is theirs.
+	if full && k == kindRecord || k == kindPurge && t.s.scarce.Load() {
 		return ErrFull
 	}
 	if !first && (t.batch.bytes+int64(n) > t.s.opts.QueueBytes || len(t.batch.items) >= t.s.opts.QueueEntries) {
@@ -145,6 +152,7 @@ func (t *tail) swap() *batch {
 	clear(next.items) // holds on to no completion
 	clear(next.runs)
 	next.items, next.runs, next.bytes, next.meta = next.items[:0], next.runs[:0], 0, false
+	next.purges = 0
 	t.batch, t.other = next, b
 	return b
 }
@@ -171,4 +179,17 @@ func (t *tail) wantsSpare() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.spare == nil && !t.closed
+}
+
+// leave ends the chunk being filled, if all of it is published, and returns it; else nil. For the
+// committer.
+func (t *tail) leave() *chunk {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.chunk
+	if c == nil || c.published.Load() != int64(c.used) {
+		return nil
+	}
+	t.chunk = nil
+	return c
 }
