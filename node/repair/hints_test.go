@@ -111,8 +111,9 @@ func (dead) Healthy() bool { return false }
 // A Wake begins a pass soon, but however many come, passes are some time apart.
 func TestWake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := New(Options{Self: "a", Partitions: 1, Configuration: func(ring.Partition) ring.Configuration { return ring.Configuration{} },
-			Peer: func(ring.NodeID) Replica { return dead{} }, Pause: 30 * time.Second, Drop: func(ring.Partition) (bool, error) { return false, nil }, Logger: slog.New(slog.DiscardHandler)})
+		moves := ring.Configuration{Epoch: 2, Members: []ring.NodeID{"a"}, Next: []ring.NodeID{"b"}} // so that a pass has nothing to do
+		r := New(Options{Self: "a", Partitions: 1, Configuration: func(ring.Partition) ring.Configuration { return moves },
+			Peer: func(ring.NodeID) Replica { return dead{} }, Pause: 30 * time.Second, Logger: slog.New(slog.DiscardHandler)})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- r.Run(ctx) }()
