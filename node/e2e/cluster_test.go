@@ -46,18 +46,25 @@ func prepare(t *testing.T, n int, env ...string) *cluster {
 	return c
 }
 
-// found starts all nodes of a prepared cluster and waits until they are ready.
-func (c *cluster) found() *cluster {
-	c.t.Helper()
+// configure tells the nodes of a prepared cluster of each other, and how many of them found it.
+func (c *cluster) configure(expect int) {
 	var seeds []string
 	for _, n := range c.nodes {
 		seeds = append(seeds, n.gossip())
 	}
 	for _, n := range c.nodes {
-		n.env = append([]string{"KAI_CLUSTER=e2e", fmt.Sprintf("KAI_BOOTSTRAP_EXPECT=%d", len(c.nodes))}, n.env...)
+		n.env = append([]string{"KAI_CLUSTER=e2e", fmt.Sprintf("KAI_BOOTSTRAP_EXPECT=%d", expect)}, n.env...)
 		if len(c.nodes) > 1 {
 			n.env = append(n.env, "KAI_DISCOVERY=static:"+strings.Join(seeds, ","))
 		}
+	}
+}
+
+// found starts all nodes of a prepared cluster and waits until they are ready.
+func (c *cluster) found() *cluster {
+	c.t.Helper()
+	c.configure(len(c.nodes))
+	for _, n := range c.nodes {
 		if err := n.start(); err != nil {
 			c.t.Fatal(err)
 		}
