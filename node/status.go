@@ -205,6 +205,7 @@ func (n *node) measure(emit func(name string, v uint64)) {
 		emit("repair_reconciled", repairs.Reconciled.Load())
 		emit("repair_failed", repairs.Failed.Load())
 		emit("diverged_leaves", uint64(repairs.Diverged.Load()))
+		emit("repair_missed", uint64(repairs.Missed.Load()))
 		emit("repair_passes", repairs.Passes.Load())
 	}
 	m := n.membership.Stats()

@@ -16,6 +16,8 @@ type ledger struct {
 	mu    sync.Mutex
 	fates [senseless + 1][]string // keys
 	bugs  []string
+	// prefix of all keys.
+	prefix string
 }
 
 func (l *ledger) book(key string, r reply) {
@@ -42,7 +44,7 @@ func (l *ledger) insert(ctx context.Context, addrs []string, writers int, seed u
 						continue
 					}
 				}
-				key := fmt.Sprintf("ack-%d-%d", i, serial)
+				key := fmt.Sprintf("%sack-%d-%d", l.prefix, i, serial)
 				r, ok := conn.do(command{verb: "set", key: key, value: valueOf(key)})
 				l.book(key, r)
 				if !ok {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ type cluster struct {
 	t     *testing.T
 	dir   string
 	nodes []*node
+	loads *atomic.Int64 // how many there were
 }
 
 // prepare makes a cluster of n nodes that are not started yet. env are further KAI_ settings of all.
@@ -33,7 +35,7 @@ func prepare(t *testing.T, n int, env ...string) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cluster{t: t, dir: dir}
+	c := &cluster{t: t, dir: dir, loads: new(atomic.Int64)}
 	net := fmt.Sprintf("127.%d.%d", 1+rand.IntN(254), rand.IntN(256))
 	for i := range n {
 		name := string(rune('a' + i))

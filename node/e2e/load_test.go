@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -18,17 +19,20 @@ type load struct {
 	done   sync.WaitGroup
 }
 
-// load starts clients on the nodes.
+// load starts clients on the nodes. Keys are told apart by a number, so that one cluster may bear several
+// loads, one after the other.
 func (c *cluster) load(seed uint64, on ...*node) *load {
 	c.t.Helper()
-	l := &load{workload: &workload{clients: 8, keys: 2, pause: 6 * time.Millisecond, turn: 2 * time.Second, h: newHistory(), seed: seed}}
+	prefix := fmt.Sprintf("load-%d-", c.loads.Add(1))
+	l := &load{workload: &workload{clients: 8, keys: 2, pause: 6 * time.Millisecond, turn: 2 * time.Second, h: newHistory(), seed: seed, prefix: prefix}}
+	l.ledger.prefix = prefix
 	for _, n := range on {
 		l.addrs = append(l.addrs, n.client())
 	}
 	ctx, cancel := context.WithCancel(c.t.Context())
 	l.cancel = cancel
 	l.done.Go(func() { l.workload.run(ctx) })
-	l.done.Go(func() { l.ledger.insert(ctx, l.addrs, 4, seed, 2*time.Millisecond) })
+	l.done.Go(func() { l.ledger.insert(ctx, l.addrs, 4, seed, 10*time.Millisecond) })
 	c.t.Cleanup(l.stop)
 	return l
 }

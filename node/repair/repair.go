@@ -40,7 +40,8 @@ type Options struct {
 	Learn func(call *message.Call)
 	// Timeout of one message.
 	Timeout time.Duration
-	// Pause is the time between two passes over all partitions.
+	// Pause is the time between two passes over all partitions; a third of it after one that found
+	// differences, and at most a second once a member that was away is back.
 	Pause time.Duration
 	// Rest is how long a pass rests after each partition, in multiples of the time it took: 9 makes it
 	// use a tenth of the time.
@@ -52,6 +53,8 @@ type Options struct {
 type Repairer struct {
 	o        Options
 	counters Counters
+	away     map[ring.NodeID]bool // members that the pass could not ask; the pass' own
+	missed   int64                // as Counters.Missed, of the pass that goes on
 }
 
 // Counters count what was done since start; Diverged is a gauge.
@@ -63,6 +66,8 @@ type Counters struct {
 	Passes atomic.Uint64
 	// Diverged is how many leaves differed, over all comparisons of the last pass.
 	Diverged atomic.Int64
+	// Missed is how many comparisons the last pass could not make, or not end: Diverged says nothing of those.
+	Missed atomic.Int64
 }
 
 // New makes a repairer; it starts nothing.
@@ -76,14 +81,36 @@ func (r *Repairer) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		r.counters.Diverged.Store(r.Pass(ctx))
 		r.counters.Passes.Add(1)
-		sleep(ctx, r.o.Pause)
+		r.pause(ctx)
 	}
 	return nil
+}
+
+// backPoll is how often a node looks whether a member that was away is back.
+const backPoll = time.Second
+
+// pause waits until the next pass is due. One that could not ask a member is not worth waiting for, once
+// the member is there again: both have missed what the other did meanwhile. And one that found differences
+// is worth another look soon: were they a moment's, or is a member still behind?
+func (r *Repairer) pause(ctx context.Context) {
+	pause := r.o.Pause
+	if r.counters.Diverged.Load() > 0 {
+		pause /= 3
+	}
+	for due := time.Now().Add(pause); ctx.Err() == nil && time.Now().Before(due); {
+		sleep(ctx, min(backPoll, time.Until(due)))
+		for id := range r.away {
+			if r.o.Peer(id).Healthy() {
+				return
+			}
+		}
+	}
 }
 
 // Pass compares every partition of this node with each of its other members, once, and tells how many
 // leaves differed.
 func (r *Repairer) Pass(ctx context.Context) (diverged int64) {
+	r.away, r.missed = map[ring.NodeID]bool{}, 0
 	for p := range ring.Partition(r.o.Partitions) {
 		c := r.o.Configuration(p)
 		// While a partition moves, its transfer does this, and more.
@@ -97,7 +124,12 @@ func (r *Repairer) Pass(ctx context.Context) (diverged int64) {
 			continue
 		}
 		for _, id := range c.Members {
-			if id == r.o.Self || !r.o.Peer(id).Healthy() {
+			if id == r.o.Self {
+				continue
+			}
+			if !r.o.Peer(id).Healthy() {
+				r.away[id] = true
+				r.missed++
 				continue
 			}
 			n, err := r.compare(ctx, p, c, own, id)
@@ -107,11 +139,13 @@ func (r *Repairer) Pass(ctx context.Context) (diverged int64) {
 		}
 		sleep(ctx, time.Duration(r.o.Rest)*time.Since(began))
 	}
+	r.counters.Missed.Store(r.missed)
 	return diverged
 }
 
 func (r *Repairer) failed(p ring.Partition, id ring.NodeID, err error) {
 	r.counters.Failed.Add(1)
+	r.missed++
 	r.o.Logger.Debug("comparison failed", "partition", p, "peer", id, "error", err)
 }
 
