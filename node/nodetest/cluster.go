@@ -1,6 +1,7 @@
 package nodetest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -39,6 +40,8 @@ type Config struct {
 	Timeout    time.Duration
 	Moving     bool // partitions may move
 	Repairing  bool // replicas are compared all the time
+	// RepairPause is between two passes of that; 0: a few milliseconds.
+	RepairPause time.Duration
 	// WithoutMoving switches rules of moving partitions off.
 	WithoutMoving placement.Rule
 	RealStore     bool // the real store on a simulated disk, in place of the plain volume
@@ -199,7 +202,7 @@ func (c *Cluster) start(i int) {
 		Self: nd.id, Partitions: c.Partitions, Configuration: inc.table.Configuration,
 		Peer:   func(id ring.NodeID) repair.Replica { return links[id] },
 		Chosen: inc.coordinator.Chosen, Learn: inc.replica.Learn,
-		Timeout: c.Timeout / 2, Pause: moverTick, Rest: 1, Logger: c.logs,
+		Timeout: c.Timeout / 2, Pause: cmp.Or(c.RepairPause, moverTick), Rest: 1, Logger: c.logs,
 	})
 	nd.now.Store(inc)
 	if c.Repairing {

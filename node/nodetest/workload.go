@@ -23,6 +23,8 @@ type Load struct {
 	Keys         int
 	Batch        bool // several operations in one Execute now and then
 	Conditional  bool // mostly operations whose answer depends on whether the key exists
+	// Pause is the longest between two operations of a client; 0: 12 ms.
+	Pause time.Duration
 }
 
 // history gathers what the clients saw.
@@ -51,7 +53,7 @@ type client struct {
 func (cl *client) run() {
 	time.Sleep(time.Duration(cl.id)*137*time.Microsecond + 1)
 	for cl.count < cl.load.Ops {
-		time.Sleep(cl.r.between(0, 12*time.Millisecond))
+		time.Sleep(cl.r.between(0, cmp.Or(cl.load.Pause, 12*time.Millisecond)))
 		if !cl.connect() {
 			continue
 		}
