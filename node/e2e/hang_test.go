@@ -77,6 +77,13 @@ func (c *cluster) heals(began time.Time, partitions int) {
 	left := func() time.Duration { return healing - time.Since(began) }
 	eventually(c.t, left(), "one membership, and shares", func() error { return c.balanced(3 * partitions) })
 	c.t.Logf("one membership, and shares, after %.1f s", time.Since(began).Seconds())
+	c.t.Cleanup(func() {
+		for _, n := range c.live() {
+			if all, err := n.metrics("kai_repair"); err == nil && c.t.Failed() {
+				c.t.Logf("node %s: %v", n.name, all)
+			}
+		}
+	})
 	eventually(c.t, left(), "nothing differs", func() error { return c.alike(since) })
 	c.t.Logf("nothing differs after %.1f s", time.Since(began).Seconds())
 }

@@ -19,6 +19,9 @@ type load struct {
 	done   sync.WaitGroup
 }
 
+// writers insert keys in a load.
+const writers = 4
+
 // load starts clients on the nodes. Keys are told apart by a number, so that one cluster may bear several
 // loads, one after the other.
 func (c *cluster) load(seed uint64, on ...*node) *load {
@@ -32,7 +35,7 @@ func (c *cluster) load(seed uint64, on ...*node) *load {
 	ctx, cancel := context.WithCancel(c.t.Context())
 	l.cancel = cancel
 	l.done.Go(func() { l.workload.run(ctx) })
-	l.done.Go(func() { l.ledger.insert(ctx, l.addrs, 4, seed, 10*time.Millisecond) })
+	l.done.Go(func() { l.ledger.insert(ctx, l.addrs, writers, seed, 10*time.Millisecond) })
 	c.t.Cleanup(l.stop)
 	return l
 }

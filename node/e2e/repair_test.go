@@ -6,25 +6,37 @@ import (
 	"bufio"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 )
 
-// metric reads one value of the node's metrics.
-func (n *node) metric(name string) (value int64, err error) {
+// metrics reads the node's metrics of a prefix that are whole numbers and have no labels.
+func (n *node) metrics(prefix string) (map[string]int64, error) {
 	res, err := http.Get("http://" + n.admin() + "/metrics")
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer res.Body.Close()
+	all := map[string]int64{}
 	lines := bufio.NewScanner(res.Body)
 	for lines.Scan() {
-		if rest, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
-			_, err := fmt.Sscan(rest, &value)
-			return value, err
+		name, rest, _ := strings.Cut(lines.Text(), " ")
+		if v, err := strconv.ParseInt(rest, 10, 64); err == nil && strings.HasPrefix(name, prefix) {
+			all[name] = v
 		}
 	}
-	return 0, fmt.Errorf("node %s has no metric %s", n.name, name)
+	return all, lines.Err()
+}
+
+// metric reads one of them.
+func (n *node) metric(name string) (int64, error) {
+	all, err := n.metrics(name)
+	value, ok := all[name]
+	if err == nil && !ok {
+		err = fmt.Errorf("node %s has no metric %s", n.name, name)
+	}
+	return value, err
 }
 
 // TestMissedWritesAreRepaired is a failure of the ancestor: 20 keys deleted and 20 written over while

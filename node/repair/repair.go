@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -193,21 +194,50 @@ func (r *Repairer) take(ctx context.Context, p ring.Partition, c ring.Configurat
 		if reply.Status != message.OK || !ok {
 			return fmt.Errorf("records of node %s: %s", id, reply.Status)
 		}
-		for len(rows) > 0 {
-			key, enc, rest, ok := message.NextRow(rows)
-			if !ok {
-				return fmt.Errorf("records of node %s: damaged behind %q", id, after)
-			}
-			if err := r.offer(p, c, key, enc); err != nil {
-				return err
-			}
-			rows, after = rest, key
+		last, err := r.offerAll(p, c, rows)
+		if err != nil {
+			return fmt.Errorf("records of node %s: %w", id, err)
 		}
 		if !more {
 			return nil
 		}
+		if len(last) == 0 {
+			return fmt.Errorf("records of node %s: empty page", id)
+		}
+		after = last
 	}
 	return ctx.Err()
+}
+
+// offersAtOnce bounds the records that are offered together: they share commits then. One after the other, each
+// waited for the disk, and a node that had missed 5,000 writes took ten minutes.
+const offersAtOnce = 32
+
+// offerAll offers the records of a page, and returns the last key.
+func (r *Repairer) offerAll(p ring.Partition, c ring.Configuration, rows []byte) (last []byte, err error) {
+	var wait sync.WaitGroup
+	var failed atomic.Pointer[error]
+	room := make(chan struct{}, offersAtOnce)
+	for len(rows) > 0 && failed.Load() == nil {
+		key, enc, rest, ok := message.NextRow(rows)
+		if !ok {
+			err = fmt.Errorf("damaged behind %q", last)
+			break
+		}
+		rows, last = rest, key
+		room <- struct{}{}
+		wait.Go(func() {
+			if err := r.offer(p, c, key, enc); err != nil {
+				failed.Store(&err)
+			}
+			<-room
+		})
+	}
+	wait.Wait()
+	if e := failed.Load(); e != nil && err == nil {
+		err = *e
+	}
+	return last, err
 }
 
 // offer has this node's replica accept a record of another, if it is newer. It is an accept like any
