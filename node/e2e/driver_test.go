@@ -43,10 +43,10 @@ func (c *cluster) amid(newcomer *node) {
 // TestDriverDies kills, while partitions move to a node that joins, first the node that planned that, and
 // in a second go one that drives moves. The others finish without it, and it comes back.
 func TestDriverDies(t *testing.T) {
-	const partitions = 256
+	const partitions = 128
 	s := seed(t)
 	// Not replaced meanwhile: who is dead stays a member of what does not move away from it.
-	c := start(t, 3, fmt.Sprintf("KAI_PARTITIONS=%d", partitions), "KAI_MOVES=1", "KAI_LOG_LEVEL=debug")
+	c := start(t, 3, fmt.Sprintf("KAI_PARTITIONS=%d", partitions), "KAI_MOVES=2", "KAI_LOG_LEVEL=debug")
 	l := c.load(s, c.nodes...)
 	for _, part := range []string{"planner", "driver"} {
 		planner := c.planner()

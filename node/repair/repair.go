@@ -44,8 +44,8 @@ type Options struct {
 	// Pause is the time between two passes over all partitions; a third of it after one that found
 	// differences, and at most a second once a member that was away is back.
 	Pause time.Duration
-	// Rest is how long a pass rests after each partition, in multiples of the time it took: 9 makes it
-	// use a tenth of the time.
+	// Rest is how long a pass rests after each partition, in multiples of the time it took, but for 10 s at
+	// most: 9 makes it use a tenth of the time.
 	Rest   int
 	Logger *slog.Logger
 }
@@ -108,6 +108,10 @@ func (r *Repairer) pause(ctx context.Context) {
 	}
 }
 
+// maxRest bounds the rest after a partition. What took longer than a few seconds was mostly a wait, for a peer
+// that hangs or for this node itself: one that hung for two minutes in the middle of a comparison would rest for 18.
+const maxRest = 10 * time.Second
+
 // Pass compares every partition of this node with each of its other members, once, and tells how many
 // leaves differed.
 func (r *Repairer) Pass(ctx context.Context) (diverged int64) {
@@ -138,7 +142,7 @@ func (r *Repairer) Pass(ctx context.Context) (diverged int64) {
 				r.failed(p, id, err)
 			}
 		}
-		sleep(ctx, time.Duration(r.o.Rest)*time.Since(began))
+		sleep(ctx, min(time.Duration(r.o.Rest)*time.Since(began), maxRest))
 	}
 	r.counters.Missed.Store(r.missed)
 	return diverged
