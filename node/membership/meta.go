@@ -95,11 +95,14 @@ func parseMeta(b []byte) (meta, error) {
 			return meta{}, errMeta
 		}
 		m.Slot, m.Draining = int(slot)-1, flags&flagDraining != 0
-		if b = b[size:]; len(b) > 0 { // as above
-			if m.Process, size = binary.Uvarint(b); size <= 0 {
-				return meta{}, errMeta
-			}
+		b = b[size:]
+	}
+	if len(b) > 0 { // nor of a process
+		process, size := binary.Uvarint(b)
+		if size <= 0 {
+			return meta{}, errMeta
 		}
+		m.Process = process
 	}
 	if m.ClusterID != "" && !isHex(m.ClusterID, len(clusterIDOfFullLength)) {
 		return meta{}, errMeta
