@@ -111,6 +111,7 @@ func TestRollingRestart(t *testing.T) {
 			const partitions = 64
 			s := seed(t)
 			c := start(t, nodes, fmt.Sprintf("KAI_PARTITIONS=%d", partitions))
+			eventually(t, slow, "shares", func() error { return c.balanced(3 * partitions) })
 			l := c.load(s, c.nodes...)
 			began := time.Now()
 			c.roll(l, 3*partitions, slow)

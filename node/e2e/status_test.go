@@ -94,6 +94,8 @@ func (c *cluster) balanced(replicas int) error {
 		most, held := int(1.05*float64(replicas)/float64(len(live)))+1, 0
 		for _, o := range s.Nodes {
 			switch {
+			case o.Alive && o.Slot < 0:
+				return fmt.Errorf("node %s does not know the slot of %s yet", n.name, o.AdminAddr)
 			case !o.Alive && o.Partitions > 0:
 				return fmt.Errorf("node %s: the dead %s holds %d partitions", n.name, o.AdminAddr, o.Partitions)
 			case o.Partitions > most:
