@@ -11,12 +11,13 @@ PORT     ?= 11211
 NODES    ?= 3
 FUZZTIME ?= 10s
 SEEDS    ?= 1000
+RECORDS  ?= 1000000
 BENCH    ?= compare -kai bin/kai
 IMAGE    ?= kai:dev
 GO_IMAGE ?= golang:1.26
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.1
 
-.PHONY: help build run up down test race lint fuzz sim bench e2e image containers clean
+.PHONY: help build run up down test race lint fuzz sim bench e2e soak image containers clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -60,6 +61,10 @@ bench: build ## load generator: Kai beside memcached (BENCH="run -h" and BENCH="
 
 e2e: ## real processes, real faults (as root also network faults)
 	KAI_E2E=1 go test ./node/e2e -v -count=1 -timeout 30m
+
+soak: ## what takes long: RECORDS=1000000 through every change, nodes hung and cut off for long
+	KAI_E2E=1 KAI_E2E_SOAK=1 RECORDS=$(RECORDS) go test ./node/e2e -v -count=1 -timeout 3h \
+	  -run 'TestElastic|TestHungNode|TestLongPartition'
 
 image: ## container image IMAGE=kai:dev, built on GO_IMAGE=golang:1.26
 	docker build --build-arg GO_IMAGE=$(GO_IMAGE) --build-arg VERSION=$(VERSION) $(DOCKER_FLAGS) -t $(IMAGE) .

@@ -43,11 +43,17 @@ func overlayBytes(cache int64) int64 { return min(max(cache/2, 64<<20), 256<<20)
 
 // peerIdentity is who this node says it is to its peers.
 func (n *node) peerIdentity() peer.Identity {
-	id := peer.Identity{Node: n.identity.Node, Boot: n.identity.Boot, Cluster: n.cfg.Cluster}
+	id := peer.Identity{Node: n.identity.Node, Boot: n.identity.Boot, Process: n.identity.Process, Cluster: n.cfg.Cluster}
 	if f, ok := n.membership.Founded(); ok {
 		id.ClusterID = f.ClusterID
 	}
 	return id
+}
+
+// admit refuses links to and from a node whose disk was rolled back. Gossip tells it to end, too, but
+// requests are quicker than gossip.
+func (n *node) admit(id peer.Identity) error {
+	return n.membership.Admit(id.Node, id.Boot, id.Process)
 }
 
 // noSlot is the slot of a node that has none yet: it holds no partition and never proposes.

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
+	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
 
@@ -20,6 +22,9 @@ type identity struct {
 	Format int         `json:"format"`
 	Node   ring.NodeID `json:"node_id"`
 	Boot   uint64      `json:"boot"`
+	// Process is a random number of this start: a disk that was set back by one start bears, when it
+	// starts again, a boot count that peers have seen already.
+	Process uint64 `json:"-"`
 }
 
 const (
@@ -48,6 +53,7 @@ func openIdentity(dir string) (identity, error) {
 		return id, fmt.Errorf("%s holds no valid node id; restore the file, or empty the data directory to start as a new node", path)
 	}
 	id.Boot++
+	id.Process = 1 + mathrand.Uint64N(math.MaxUint64) // never 0
 	return id, writeJSON(path, id)
 }
 

@@ -78,7 +78,7 @@ func (l *links) follow(ctx context.Context, v *ring.View, wg *sync.WaitGroup) (c
 func (l *links) start(ctx context.Context, info ring.NodeInfo, wg *sync.WaitGroup) *running {
 	ctx, stop := context.WithCancel(ctx)
 	link := &running{stop: stop, Client: peer.NewClient(peer.ClientOptions{
-		Addr: info.PeerAddr, Node: info.ID, Identity: l.n.peerIdentity, Logger: l.n.log,
+		Addr: info.PeerAddr, Node: info.ID, Identity: l.n.peerIdentity, Admit: l.n.admit, Logger: l.n.log,
 		BatchBegin: l.n.peers.Hold, BatchEnd: l.n.batchEnd, Up: l.n.peerUp, MaxValue: int(l.n.cfg.MaxValueBytes), DefaultTimeout: l.n.cfg.RequestTimeout,
 	})}
 	wg.Go(func() { _ = link.Run(ctx) }) // nil: it ends with ctx

@@ -112,7 +112,7 @@ func (n *node) open() error {
 	}
 	n.links = newLinks(n)
 	n.peers = peer.NewServer(peer.ServerOptions{
-		Handler: handler{n}, Identity: n.peerIdentity, Logger: n.log,
+		Handler: handler{n}, Identity: n.peerIdentity, Admit: n.admit, Logger: n.log,
 		BatchEnd: n.links.flush, MaxValue: int(n.cfg.MaxValueBytes),
 	})
 	n.clients = memcache.NewServer(memcache.Options{
@@ -154,7 +154,7 @@ func (n *node) newMembership() (*membership.Membership, error) {
 		Self: ring.NodeInfo{
 			Node:     ring.Node{ID: n.identity.Node, Zone: n.cfg.Zone},
 			PeerAddr: n.cfg.PeerAddr(), AdminAddr: n.cfg.AdminAddr(),
-			Version: n.opts.Version, Boot: n.identity.Boot,
+			Version: n.opts.Version, Boot: n.identity.Boot, Process: n.identity.Process,
 		},
 		Cluster: n.cfg.Cluster, Key: n.cfg.GossipKey.Bytes(),
 		Bind: n.cfg.GossipListen.String(), Advertise: advertise,

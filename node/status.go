@@ -208,6 +208,7 @@ func (n *node) measure(emit func(name string, v uint64)) {
 		emit("repair_failed", repairs.Failed.Load())
 		emit("repair_purged", repairs.Purged.Load())
 		emit("diverged_leaves", uint64(repairs.Diverged.Load()))
+		emit("repair_missed", uint64(repairs.Missed.Load()))
 		emit("repair_passes", repairs.Passes.Load())
 		hints := d.hints.Counters()
 		emit("hints", uint64(d.hints.Waiting()))

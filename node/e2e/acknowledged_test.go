@@ -16,6 +16,8 @@ type ledger struct {
 	mu    sync.Mutex
 	fates [senseless + 1][]string // keys
 	bugs  []string
+	// prefix of all keys.
+	prefix string
 }
 
 func (l *ledger) book(key string, r reply) {
@@ -28,8 +30,8 @@ func (l *ledger) book(key string, r reply) {
 }
 
 // insert writes keys that nobody wrote before, each once and never again, until ctx ends. The value
-// of a key is made of it, see valueOf.
-func (l *ledger) insert(ctx context.Context, addrs []string, writers int, seed uint64) {
+// of a key is made of it, see valueOf. pause is between two of a writer's.
+func (l *ledger) insert(ctx context.Context, addrs []string, writers int, seed uint64, pause time.Duration) {
 	var wg sync.WaitGroup
 	for i := range writers {
 		wg.Go(func() {
@@ -42,13 +44,14 @@ func (l *ledger) insert(ctx context.Context, addrs []string, writers int, seed u
 						continue
 					}
 				}
-				key := fmt.Sprintf("ack-%d-%d", i, serial)
+				key := fmt.Sprintf("%sack-%d-%d", l.prefix, i, serial)
 				r, ok := conn.do(command{verb: "set", key: key, value: valueOf(key)})
 				l.book(key, r)
 				if !ok {
 					conn.close()
 					conn = nil
 				}
+				time.Sleep(pause)
 			}
 			if conn != nil {
 				conn.close()
@@ -157,7 +160,7 @@ func TestAcknowledgedWrites(t *testing.T) {
 		}
 		done <- nil
 	}()
-	l.insert(ctx, addrs, 8, s)
+	l.insert(ctx, addrs, 8, s, 0)
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ type cluster struct {
 	t     *testing.T
 	dir   string
 	nodes []*node
+	loads *atomic.Int64 // how many there were
 }
 
 // prepare makes a cluster of n nodes that are not started yet. env are further KAI_ settings of all.
@@ -33,7 +35,7 @@ func prepare(t *testing.T, n int, env ...string) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cluster{t: t, dir: dir}
+	c := &cluster{t: t, dir: dir, loads: new(atomic.Int64)}
 	net := fmt.Sprintf("127.%d.%d", 1+rand.IntN(254), rand.IntN(256))
 	for i := range n {
 		name := string(rune('a' + i))
@@ -46,18 +48,25 @@ func prepare(t *testing.T, n int, env ...string) *cluster {
 	return c
 }
 
-// found starts all nodes of a prepared cluster and waits until they are ready.
-func (c *cluster) found() *cluster {
-	c.t.Helper()
+// configure tells the nodes of a prepared cluster of each other, and how many of them found it.
+func (c *cluster) configure(expect int) {
 	var seeds []string
 	for _, n := range c.nodes {
 		seeds = append(seeds, n.gossip())
 	}
 	for _, n := range c.nodes {
-		n.env = append([]string{"KAI_CLUSTER=e2e", fmt.Sprintf("KAI_BOOTSTRAP_EXPECT=%d", len(c.nodes))}, n.env...)
+		n.env = append([]string{"KAI_CLUSTER=e2e", fmt.Sprintf("KAI_BOOTSTRAP_EXPECT=%d", expect)}, n.env...)
 		if len(c.nodes) > 1 {
 			n.env = append(n.env, "KAI_DISCOVERY=static:"+strings.Join(seeds, ","))
 		}
+	}
+}
+
+// found starts all nodes of a prepared cluster and waits until they are ready.
+func (c *cluster) found() *cluster {
+	c.t.Helper()
+	c.configure(len(c.nodes))
+	for _, n := range c.nodes {
 		if err := n.start(); err != nil {
 			c.t.Fatal(err)
 		}

@@ -10,6 +10,8 @@
 //	KAI_E2E_SECONDS  how long faults go on in tests that look for rare ones (default 30)
 //	KAI_E2E_SEED     seed of what clients and faults do (default: the time; printed on failure)
 //	KAI_E2E_KEEP     when not empty, the directories of data and logs stay, and are printed
+//	KAI_E2E_SOAK     when not empty, tests that take minutes run, too (make soak)
+//	RECORDS          how many records TestElastic loads (30,000); set, it goes through more changes, too
 //
 // A seed fixes what is tried, not when the machine gets to it: real processes are not deterministic
 // (package nodetest is). Tests that need root, or a tool, skip with a line that starts "SKIPPED:" and

@@ -23,6 +23,7 @@ type history struct {
 	ops     []porcupine.Operation
 	fates   [senseless + 1]int
 	clients int
+	broken  int      // commands without a reply: the connection broke, or patience ended
 	bugs    []string // senseless replies
 	faults  []fault
 }
@@ -52,6 +53,9 @@ func (h *history) add(client int, q command, r reply, call int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.fates[r.fate]++
+	if r.fate == unknown && !strings.HasPrefix(r.why, "SERVER_ERROR") {
+		h.broken++
+	}
 	switch {
 	case r.fate == senseless:
 		h.bugs = append(h.bugs, fmt.Sprintf("%q was answered %q", strings.TrimSpace(q.wire()), r.why))

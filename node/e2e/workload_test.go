@@ -21,6 +21,8 @@ type workload struct {
 	turn time.Duration
 	h    *history
 	seed uint64
+	// prefix of all keys; a history begins with keys that are absent.
+	prefix string
 }
 
 // run runs the clients until ctx ends and their last commands have returned.
@@ -89,7 +91,7 @@ func (a *actor) reconnect() {
 // with text behind it is nobody's business here.
 func (a *actor) draw() command {
 	a.serial++
-	q := command{key: fmt.Sprintf("%d-%d", a.h.now()/int64(a.turn), a.rng.IntN(a.keys))}
+	q := command{key: fmt.Sprintf("%s%d-%d", a.prefix, a.h.now()/int64(a.turn), a.rng.IntN(a.keys))}
 	if a.rng.IntN(3) == 0 {
 		q.key = "number-" + q.key
 		q.verb = pick(a.rng, "get", "gets", "set", "cas", "incr", "incr", "decr", "delete", "add")

@@ -47,8 +47,10 @@ func (d delegate) NotifyAlive(node *memberlist.Node) error {
 		err = errors.New("bad node id")
 	}
 	if id == m.options.Self.ID {
-		if err == nil && told.Boot > m.options.Self.Boot {
-			m.fail(rolledBack(id, m.options.Self.Boot, told.Boot))
+		if err == nil {
+			if err := m.doubt(start{told.Boot, told.Process}); err != nil {
+				m.fail(err)
+			}
 		}
 		return nil // memberlist refutes what is said of this node
 	}
@@ -67,11 +69,12 @@ var errOldBoot = errors.New("boot count is old")
 
 // admit checks a node that gossip holds for alive against all that must not come together.
 func (m *Membership) admit(id ring.NodeID, node *memberlist.Node, told meta) error {
-	if boot, known := m.members.boot(id); known && told.Boot < boot {
+	is := start{told.Boot, told.Process}
+	if seen, ok := m.members.admit(id, is); !ok {
 		// Old gossip, or a disk that was rolled back; in the second case the node must know.
 		to := memberlist.Node{Name: node.Name, Addr: slices.Clone(node.Addr), Port: node.Port}
-		m.post(to, message{Kind: outdated, From: m.options.Self.ID, Boot: boot})
-		return fmt.Errorf("%w: %d, but %d was seen", errOldBoot, told.Boot, boot)
+		m.post(to, message{Kind: outdated, From: m.options.Self.ID, Boot: seen.boot, Process: seen.process})
+		return fmt.Errorf("%w: %s", errOldBoot, is.against(seen))
 	}
 	own := m.clusterID()
 	if own != "" && told.ClusterID != "" && own != told.ClusterID {
@@ -89,8 +92,29 @@ func (m *Membership) admit(id ring.NodeID, node *memberlist.Node, told meta) err
 	return nil
 }
 
-func rolledBack(id ring.NodeID, own, seen uint64) error {
-	return fmt.Errorf("membership: node %s starts with boot count %d, but peers have seen %d: the data directory was rolled back, and with it promises this node made; give it an empty data directory", id, own, seen)
+// against says how a start disagrees with the one that was seen.
+func (s start) against(seen start) string {
+	if s.boot == seen.boot {
+		return fmt.Sprintf("boot count %d, which another process bore", s.boot)
+	}
+	return fmt.Sprintf("boot count %d, but %d was seen", s.boot, seen.boot)
+}
+
+// doubt compares this process with a start of its own id that was seen, and returns why it must not go
+// on. Of two processes with one boot count the younger one ends.
+func (m *Membership) doubt(seen start) error {
+	self := &m.options.Self
+	own := start{self.Boot, self.Process}
+	switch {
+	case !own.before(seen):
+		return nil
+	case own.boot < seen.boot:
+		return fmt.Errorf("membership: node %s starts with boot count %d, but peers have seen %d: the data directory was rolled back, and with it promises this node made; give it an empty data directory", self.ID, own.boot, seen.boot)
+	case time.Since(m.born) < newcomer:
+		return fmt.Errorf("membership: node %s starts with boot count %d, but peers have seen another process with it: the data directory was rolled back, and with it promises this node made, or is a copy; give it an empty data directory", self.ID, own.boot)
+	}
+	m.complain(self.ID, "", fmt.Errorf("another process bears the id and boot count %d of this one: a copied data directory", own.boot))
+	return nil
 }
 
 // NotifyJoin, NotifyUpdate and NotifyLeave follow NotifyAlive, in order.

@@ -17,8 +17,19 @@ import (
 type members struct {
 	mu    sync.Mutex
 	known map[ring.NodeID]*member
+	// starts is the latest start of every node that was heard of; unlike known it forgets nobody.
+	starts map[ring.NodeID]start
 	// dirty has room for one: "something changed".
 	dirty chan struct{}
+}
+
+// start is one start of a data directory.
+type start struct{ boot, process uint64 }
+
+// before reports that s, of a node that was seen as seen, must not take part: it is of an older disk, or
+// it bears the boot count of another process.
+func (s start) before(seen start) bool {
+	return s.boot < seen.boot || s.boot == seen.boot && s.process != seen.process && s.process != 0 && seen.process != 0
 }
 
 type member struct {
@@ -37,7 +48,7 @@ type member struct {
 const forgetAfter = time.Minute
 
 func newMembers() *members {
-	return &members{known: map[ring.NodeID]*member{}, dirty: make(chan struct{}, 1)}
+	return &members{known: map[ring.NodeID]*member{}, starts: map[ring.NodeID]start{}, dirty: make(chan struct{}, 1)}
 }
 
 // seen records that gossip holds node for alive.
@@ -52,7 +63,7 @@ func (s *members) seen(node *memberlist.Node, m meta, now time.Time) {
 	s.known[id] = &member{
 		info: ring.NodeInfo{
 			Node: ring.Node{ID: id, Zone: m.Zone}, PeerAddr: m.PeerAddr, GossipAddr: node.Address(), AdminAddr: m.AdminAddr,
-			Version: m.Version, ClusterID: m.ClusterID, Boot: m.Boot, Alive: true, Slot: m.Slot, Draining: m.Draining,
+			Version: m.Version, ClusterID: m.ClusterID, Boot: m.Boot, Process: m.Process, Alive: true, Slot: m.Slot, Draining: m.Draining,
 		},
 		settings: m.Settings, expect: m.Expect, since: since,
 		node: memberlist.Node{Name: node.Name, Addr: slices.Clone(node.Addr), Port: node.Port},
@@ -70,14 +81,18 @@ func (s *members) update(id ring.NodeID, f func(*member)) {
 	}
 }
 
-// boot returns the boot count seen of id.
-func (s *members) boot(id ring.NodeID) (boot uint64, known bool) {
+// admit remembers a start of id, unless that must not take part beside the one seen before.
+func (s *members) admit(id ring.NodeID, told start) (seen start, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if m := s.known[id]; m != nil {
-		return m.info.Boot, true
+	seen, known := s.starts[id]
+	if known && told.before(seen) {
+		return seen, false
 	}
-	return 0, false
+	if !known || told.boot > seen.boot || told.process != 0 {
+		s.starts[id] = told
+	}
+	return told, true
 }
 
 // address returns where to send to id.

@@ -128,6 +128,16 @@ func (m *Membership) clusterID() string {
 	return ""
 }
 
+// Admit says why a node must not take part: its disk was rolled back, or is a copy. It remembers those
+// who may.
+func (m *Membership) Admit(id ring.NodeID, boot, process uint64) error {
+	told := start{boot, process}
+	if seen, ok := m.members.admit(id, told); !ok {
+		return fmt.Errorf("%w: %s", errOldBoot, told.against(seen))
+	}
+	return nil
+}
+
 // Run takes part until ctx ends, then says good-bye and returns nil; it returns an error as soon
 // as this node must not go on: its disk fails, was rolled back or copied, or its settings are not
 // those of the cluster it met. It may be called once.
@@ -217,10 +227,7 @@ func (m *Membership) receive(b []byte) ([]outgoing, error) {
 		return nil, nil
 	}
 	if msg.Kind == outdated {
-		if msg.Boot > m.options.Self.Boot {
-			return nil, rolledBack(m.options.Self.ID, m.options.Self.Boot, msg.Boot)
-		}
-		return nil, nil
+		return nil, m.doubt(start{msg.Boot, msg.Process})
 	}
 	return m.genesis.receive(time.Now(), msg)
 }

@@ -106,6 +106,30 @@ func TestLongPartitionHeals(t *testing.T) {
 	})
 }
 
+// Two halves of a cluster, each for itself for ten minutes, are one membership again soon, and so are nodes
+// of which one was not a founder: gossip has forgotten the dead, and the view those who are no founders.
+func TestHalvesHeal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		defer w.close()
+		nodes := append(three(w, nil), w.start(4, nodeAddr(4), &disk{}, nil)) // which no seed names
+		w.eventually(time.Minute, "joined", all("1 2 3 4", nodes...))
+		left := func(addr string) bool { return addr <= nodeAddr(2) }
+		w.net.set(func() { w.net.cut = func(a, b string) bool { return left(a) != left(b) } })
+		time.Sleep(10 * time.Minute)
+		if !all("1 2", nodes[:2]...)() || !all("3 4", nodes[2:]...)() {
+			t.Fatalf("cut: %q %q", nodes[0].alive(), nodes[2].alive())
+		}
+		w.net.set(func() { w.net.cut = func(a, b string) bool { return false } })
+		start := time.Now()
+		w.eventually(40*time.Second, "healed", all("1 2 3 4", nodes...))
+		t.Logf("healed after %v", time.Since(start))
+		if !one(nodes...)() {
+			t.Error("two clusters")
+		}
+	})
+}
+
 func TestCrashIsSeen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1)

@@ -18,7 +18,7 @@ const (
 	rival    kind = "rival"    // to a proposer: Proposer's proposal stands against yours
 	founded  kind = "founded"  // anyone → anyone: Founding is decided
 	ask      kind = "ask"      // unfounded → founded node: what are you founded on?
-	outdated kind = "outdated" // anyone → node: your id was seen with boot count Boot
+	outdated kind = "outdated" // anyone → node: your id was seen with boot count Boot, of Process
 )
 
 // message is one message; fields not named with its kind are empty.
@@ -29,6 +29,7 @@ type message struct {
 	ClusterID string         `json:"cluster_id,omitempty"`
 	Founding  *ring.Founding `json:"founding,omitempty"`
 	Boot      uint64         `json:"boot,omitempty"`
+	Process   uint64         `json:"process,omitempty"`
 }
 
 const (

@@ -42,7 +42,8 @@ type Vote struct {
 
 // Options of a Membership. All fields without a word about zero are required.
 type Options struct {
-	// Self describes this node; ID, Zone, PeerAddr, AdminAddr, Version and Boot are used.
+	// Self describes this node; ID, Zone, PeerAddr, AdminAddr, Version, Boot and Process
+	// (0 if there is none) are used.
 	Self ring.NodeInfo
 	// Cluster is the name of the cluster: nodes of another name are strangers.
 	Cluster string
@@ -137,7 +138,7 @@ func (o *Options) check() error {
 	for what, text := range map[string]string{"zone": o.Self.Zone, "peer address": o.Self.PeerAddr, "admin address": o.Self.AdminAddr, "version": o.Self.Version} {
 		fault(len(text) > maxText || !utf8.ValidString(text), "%s %q: needs valid UTF-8 of at most %d bytes", what, text, maxText)
 	}
-	if size := len(appendMeta(nil, o.meta(clusterIDOfFullLength, math.MaxUint16-1, true))); size > memberlist.MetaMaxSize {
+	if size := o.longestMeta(); size > memberlist.MetaMaxSize {
 		fault(true, "zone, addresses and version are too long to gossip: %d bytes, at most %d; shorten zone %q (%d), peer address %q (%d), admin address %q (%d) or version %q (%d)",
 			size, memberlist.MetaMaxSize, o.Self.Zone, len(o.Self.Zone), o.Self.PeerAddr, len(o.Self.PeerAddr),
 			o.Self.AdminAddr, len(o.Self.AdminAddr), o.Self.Version, len(o.Self.Version))
@@ -169,10 +170,17 @@ func (o *Options) settings() settings {
 	return settings{Quorum: o.Quorum, Partitions: o.Partitions, VNodes: o.VNodes}
 }
 
+// longestMeta is the most bytes that this node's data may take.
+func (o *Options) longestMeta() int {
+	m := o.meta(clusterIDOfFullLength, math.MaxUint16-1, true)
+	m.Process = math.MaxUint64
+	return len(appendMeta(nil, m))
+}
+
 // meta is what this node tells about itself.
 func (o *Options) meta(clusterID string, slot int, draining bool) meta {
 	return meta{
 		Boot: o.Self.Boot, Settings: o.settings(), Expect: o.Expect, ClusterID: clusterID, Zone: o.Self.Zone,
-		PeerAddr: o.Self.PeerAddr, AdminAddr: o.Self.AdminAddr, Version: o.Self.Version, Slot: slot, Draining: draining,
+		PeerAddr: o.Self.PeerAddr, AdminAddr: o.Self.AdminAddr, Version: o.Self.Version, Slot: slot, Draining: draining, Process: o.Self.Process,
 	}
 }

@@ -124,27 +124,58 @@ func TestClustersNeverMerge(t *testing.T) {
 }
 
 func TestRolledBackDiskIsRefused(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1)
-		defer w.close()
-		nodes := three(w, nil)
-		nodes[2].stop()
-		<-nodes[2].ended
-		again := w.start(3, nodeAddr(3), nodes[2].disk, nil)
-		w.eventually(time.Minute, "back", all("1 2 3", nodes[0], again))
-		again.stop()
-		<-again.ended
-		nodes[2].disk.boot = 0
-		back := w.start(3, nodeAddr(3), nodes[2].disk, nil)
-		select {
-		case <-back.ended:
-		case <-time.After(time.Minute):
-			t.Fatal("still there")
-		}
-		if back.err == nil || !strings.Contains(back.err.Error(), "rolled back") {
-			t.Errorf("error: %v", back.err)
-		}
-	})
+	for _, c := range []struct {
+		name   string
+		starts int           // since the copy was made
+		away   time.Duration // before the copy starts
+	}{
+		{"two starts", 2, 0}, {"one start", 1, 0}, {"one start, long ago", 1, 5 * time.Minute},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 1)
+				defer w.close()
+				nodes := three(w, nil)
+				d := &disk{}
+				process := uint64(0)
+				begin := func() *node { // no founder: those are never forgotten
+					process++
+					return w.start(4, nodeAddr(4), d, func(o *Options) { o.Self.Process = process })
+				}
+				n := begin()
+				w.eventually(time.Minute, "joined", all("1 2 3 4", append(nodes, n)...))
+				copied := FoundingState{}
+				for i := range c.starts + 1 {
+					n.stop()
+					<-n.ended
+					if i == 0 {
+						copied, d.boot = d.state, 1
+					}
+					if i < c.starts {
+						n = begin()
+						w.eventually(time.Minute, "back", all("1 2 3 4", append(nodes, n)...))
+					}
+				}
+				time.Sleep(c.away)
+				d.state, d.boot = copied, 1
+				back := begin()
+				select {
+				case <-back.ended:
+				case <-time.After(time.Minute):
+					t.Fatal("still there")
+				}
+				if back.err == nil || !strings.Contains(back.err.Error(), "rolled back") {
+					t.Errorf("error: %v", back.err)
+				}
+				if err := nodes[0].Admit(nodeID(4), 2, process); c.starts > 0 && err == nil {
+					t.Error("its links are let in")
+				}
+				if err := nodes[0].Admit(nodeID(4), uint64(c.starts)+2, process+1); err != nil {
+					t.Errorf("the newer disk's next start is refused: %v", err)
+				}
+			})
+		})
+	}
 }
 
 func TestCopiedDiskIsRefused(t *testing.T) {

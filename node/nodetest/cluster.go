@@ -1,6 +1,7 @@
 package nodetest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -41,6 +42,8 @@ type Config struct {
 	Timeout    time.Duration
 	Moving     bool // partitions may move
 	Repairing  bool // replicas are compared all the time, and hints handed off
+	// RepairPause is between two passes of that; 0: a few milliseconds.
+	RepairPause time.Duration
 	// WithoutMoving switches rules of moving partitions off.
 	WithoutMoving placement.Rule
 	// WideAfter: see quorum.Options; 0 here for never.
@@ -212,7 +215,7 @@ func (c *Cluster) start(i int) {
 		Self: nd.id, Partitions: c.Partitions, Configuration: inc.table.Configuration,
 		Peer:   func(id ring.NodeID) repair.Replica { return links[id] },
 		Chosen: inc.coordinator.Chosen, Rewrite: inc.coordinator.Rewrite, Local: inc.replica, Drop: inc.replica.Drop, PurgeAge: c.PurgeAge, Without: c.WithoutRepair,
-		Hints: inc.hints, Timeout: c.Timeout / 10, Pause: moverTick / 3, Rest: 1, Logger: c.logs,
+		Hints: inc.hints, Timeout: c.Timeout / 10, Pause: cmp.Or(c.RepairPause, moverTick/3), Rest: 1, Logger: c.logs,
 	})
 	nd.now.Store(inc)
 	if c.Repairing {

@@ -27,6 +27,8 @@ type ClientOptions struct {
 	Node ring.NodeID
 	// Identity says who this node is; it may change, once, at founding.
 	Identity func() Identity
+	// Admit may refuse the node that answers, as ServerOptions.Admit does one that calls; nil admits all.
+	Admit func(Identity) error
 
 	Dialer Dialer
 	Logger *slog.Logger
@@ -216,7 +218,7 @@ func (c *Client) connect(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	in := &inbox{src: conn, maxFrame: maxHello, count: &c.count}
-	if err := greet(conn, in, mine, c.opts.Node, c.opts.speak, c.opts.HandshakeTimeout); err != nil {
+	if err := greet(conn, in, mine, c.opts.Node, c.opts.Admit, c.opts.speak, c.opts.HandshakeTimeout); err != nil {
 		_ = conn.Close()
 		var no *RefusedError
 		if errors.As(err, &no) {

@@ -31,6 +31,8 @@ type Identity struct {
 	Node ring.NodeID
 	// Boot counts the starts of the node's data directory.
 	Boot uint64
+	// Process is a random number of this start; 0 if not known (builds before this field).
+	Process uint64
 	// ClusterID is empty before founding: the node takes no connections then and makes none.
 	ClusterID string
 	// Cluster is the name for people.
@@ -51,7 +53,7 @@ const (
 	SameNode
 	// NoVersion: no protocol version in common.
 	NoVersion
-	// NotAdmitted: ServerOptions.Admit said no.
+	// NotAdmitted: ServerOptions.Admit or ClientOptions.Admit said no.
 	NotAdmitted
 	// Full: too many connections.
 	Full
@@ -101,6 +103,7 @@ func appendHello(dst []byte, h *hello) []byte {
 		s = s[:min(len(s), maxName)]
 		b = append(append(b, byte(len(s))), s...)
 	}
+	b = binary.LittleEndian.AppendUint64(b, h.id.Process)
 	return message.AppendControl(dst, typeHello, 0, b)
 }
 
@@ -125,6 +128,9 @@ func parseHello(b []byte) (h hello, err error) {
 	}
 	h.id.ClusterID, h.id.Cluster = names[0], names[3]
 	h.id.Node, h.expect = ring.NodeID(names[1]), ring.NodeID(names[2])
+	if len(b) >= 8 { // builds before this field say nothing
+		h.id.Process = binary.LittleEndian.Uint64(b)
+	}
 	return h, nil
 }
 
@@ -179,8 +185,19 @@ func judge(mine, theirs *Identity) *RefusedError {
 	return nil
 }
 
-// greet is the client's side: it says hello and judges the answer.
-func greet(conn net.Conn, in *inbox, mine Identity, expect ring.NodeID, speak [2]uint8, timeout time.Duration) error {
+// ask asks admit, if there is one, for its word on a node.
+func ask(admit func(Identity) error, id Identity) (no *RefusedError) {
+	if admit == nil {
+		return nil
+	}
+	if err := admit(id); err != nil && !errors.As(err, &no) {
+		no = &RefusedError{Code: NotAdmitted, Text: err.Error()}
+	}
+	return no
+}
+
+// greet is the client's side: it says hello and judges the answer; admit may be nil.
+func greet(conn net.Conn, in *inbox, mine Identity, expect ring.NodeID, admit func(Identity) error, speak [2]uint8, timeout time.Duration) error {
 	if mine.ClusterID == "" {
 		return judge(&mine, &mine)
 	}
@@ -201,6 +218,9 @@ func greet(conn net.Conn, in *inbox, mine Identity, expect ring.NodeID, speak [2
 	}
 	if no == nil && (theirs.version < speak[0] || theirs.version > speak[1]) {
 		no = &RefusedError{Code: NoVersion, Text: fmt.Sprintf("node %s chose protocol version %d out of %d to %d", theirs.id.Node, theirs.version, speak[0], speak[1])}
+	}
+	if no == nil {
+		no = ask(admit, theirs.id)
 	}
 	if no != nil {
 		_, _ = conn.Write(appendRefuse(nil, no)) // for the other side's log
@@ -228,10 +248,8 @@ func welcome(conn net.Conn, in *inbox, identity func() Identity, admit func(Iden
 	case version < max(theirs.low, speak[0]):
 		no = &RefusedError{Code: NoVersion, Text: fmt.Sprintf("node %s speaks protocol versions %d to %d, node %s %d to %d",
 			mine.Node, speak[0], speak[1], theirs.id.Node, theirs.low, theirs.high)}
-	case admit != nil:
-		if err := admit(theirs.id); err != nil && !errors.As(err, &no) {
-			no = &RefusedError{Code: NotAdmitted, Text: err.Error()}
-		}
+	default:
+		no = ask(admit, theirs.id)
 	}
 	if no != nil {
 		_, _ = conn.Write(appendRefuse(nil, no))

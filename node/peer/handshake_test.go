@@ -32,7 +32,7 @@ func shake(client, server Identity, clientSpeaks, serverSpeaks [2]uint8, admit f
 	})
 	both.Go(func() {
 		in := &inbox{src: near, maxFrame: maxHello, count: new(counters)}
-		c = greet(near, in, client, serverID, clientSpeaks, 5*time.Second)
+		c = greet(near, in, client, serverID, nil, clientSpeaks, 5*time.Second)
 		near.Close()
 	})
 	both.Wait()
@@ -85,6 +85,7 @@ func TestClientJudgesToo(t *testing.T) {
 	for name, id := range map[string]Identity{
 		"cluster": {Node: serverID, ClusterID: "cluster-2"},
 		"node":    {Node: "impostor", ClusterID: "cluster-1"},
+		"process": {Node: serverID, ClusterID: "cluster-1", Boot: 3, Process: 77},
 	} {
 		near, far := net.Pipe()
 		heard := make(chan error, 1)
@@ -97,8 +98,12 @@ func TestClientJudgesToo(t *testing.T) {
 		}()
 		in := &inbox{src: near, maxFrame: maxHello, count: new(counters)}
 		var mine, theirs *RefusedError
-		if err := greet(near, in, identity(clientID)(), serverID, versions, 5*time.Second); !errors.As(err, &mine) || mine.Remote {
+		admit := func(i Identity) error { return fmt.Errorf("boot %d is old of process %d", i.Boot, i.Process) }
+		if err := greet(near, in, identity(clientID)(), serverID, admit, versions, 5*time.Second); !errors.As(err, &mine) || mine.Remote {
 			t.Errorf("%s: client says %v", name, err)
+		}
+		if mine != nil && mine.Code == NotAdmitted && !strings.Contains(mine.Text, "boot 3 is old of process 77") {
+			t.Errorf("%s: %v", name, mine)
 		}
 		if err := <-heard; !errors.As(err, &theirs) || !theirs.Remote || theirs.Code != mine.Code {
 			t.Errorf("%s: server hears %v", name, err)

@@ -27,8 +27,11 @@ type NodeInfo struct {
 	// ClusterID the node belongs to; empty before founding.
 	ClusterID string
 	// Boot counts the starts of the node's data directory.
-	Boot  uint64
-	Alive bool
+	Boot uint64
+	// Process is a random number of the process: two starts that bear one boot count differ in it. 0: not
+	// known.
+	Process uint64
+	Alive   bool
 	// Slot is the node's number in ballots and versions; -1 as long as it has none, or none is known.
 	// A node without a slot holds no partition.
 	Slot int

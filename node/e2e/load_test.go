@@ -1,0 +1,68 @@
+//go:build linux
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+)
+
+// load is clients at work while a test does something to the cluster: some run all commands on a few keys,
+// whose history is checked, others insert keys that must all be there in the end.
+type load struct {
+	*workload
+	ledger ledger
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+}
+
+// writers insert keys in a load.
+const writers = 4
+
+// load starts clients on the nodes. Keys are told apart by a number, so that one cluster may bear several
+// loads, one after the other.
+func (c *cluster) load(seed uint64, on ...*node) *load {
+	c.t.Helper()
+	prefix := fmt.Sprintf("load-%d-", c.loads.Add(1))
+	l := &load{workload: &workload{clients: 8, keys: 2, pause: 6 * time.Millisecond, turn: 2 * time.Second, h: newHistory(), seed: seed, prefix: prefix}}
+	l.ledger.prefix = prefix
+	for _, n := range on {
+		l.addrs = append(l.addrs, n.client())
+	}
+	ctx, cancel := context.WithCancel(c.t.Context())
+	l.cancel = cancel
+	l.done.Go(func() { l.workload.run(ctx) })
+	l.done.Go(func() { l.ledger.insert(ctx, l.addrs, writers, seed, 10*time.Millisecond) })
+	c.t.Cleanup(l.stop)
+	return l
+}
+
+// stop ends the clients and waits for their last replies.
+func (l *load) stop() {
+	l.cancel()
+	l.done.Wait()
+}
+
+// verify stops the clients and checks all they heard, through every node that serves: their histories fit
+// an order, all that was acknowledged is there.
+func (l *load) verify(t *testing.T, c *cluster) {
+	t.Helper()
+	l.stop()
+	c.mustServe()
+	l.addrs = nil
+	for _, n := range c.live() {
+		l.addrs = append(l.addrs, n.client())
+	}
+	answered, want := l.readAll(), len(l.h.byKey())*len(l.addrs)
+	l.h.verify(t)
+	if answered < want {
+		t.Errorf("%d of %d reads were answered", answered, want)
+	}
+	l.ledger.verify(t, c)
+	if l.h.fates[definite] < 200 || len(l.ledger.fates[definite]) < 200 {
+		t.Errorf("%d and %d definite replies: the cluster hardly served, so this test shows nothing", l.h.fates[definite], len(l.ledger.fates[definite]))
+	}
+}
