@@ -45,6 +45,8 @@ const (
 	Configurations
 	// Sums asks a replica for the sums of Partition's leaves: Items of the reply, 8 bytes each.
 	Sums
+	// Report asks a node how its transfers go: Items of the reply is what package node makes of it.
+	Report
 )
 
 // TraceLen is the room for trace context: 16 bytes trace id, 8 span id, 1 flags.

@@ -92,6 +92,8 @@ type Mover struct {
 	heard  map[ring.NodeID]bool             // who has told all configurations it knows
 	next   int                              // to be asked for them
 	tasks  sync.WaitGroup
+
+	counters Counters
 }
 
 // NewMover makes a mover; it starts nothing.
@@ -272,7 +274,11 @@ func (m *Mover) Undo(ctx context.Context, p ring.Partition) error {
 	if len(c.Next) == 0 {
 		return nil
 	}
-	return m.advance(ctx, p, ring.Configuration{Epoch: c.Epoch + 1, Members: c.Members})
+	err := m.advance(ctx, p, ring.Configuration{Epoch: c.Epoch + 1, Members: c.Members})
+	if err == nil {
+		m.counters.Undone.Add(1)
+	}
+	return err
 }
 
 // finish ends the move of p, once all its new members have pulled it.
@@ -297,7 +303,11 @@ func (m *Mover) finish(ctx context.Context, p ring.Partition, c ring.Configurati
 			}
 		}
 	}
-	return m.advance(ctx, p, ring.Configuration{Epoch: c.Epoch + 1, Members: c.Next})
+	err := m.advance(ctx, p, ring.Configuration{Epoch: c.Epoch + 1, Members: c.Next})
+	if err == nil {
+		m.counters.Ended.Add(1)
+	}
+	return err
 }
 
 // needsPull reports whether the new member id must pull before the joint configuration c may end. One

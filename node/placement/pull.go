@@ -32,7 +32,11 @@ func (m *Mover) pull(ctx context.Context, p ring.Partition, c ring.Configuration
 	if need > 0 {
 		return fmt.Errorf("%d more old members of partition %d needed: %w", need, p, failed)
 	}
-	return m.mark(p, c.Epoch)
+	if err := m.mark(p, c.Epoch); err != nil {
+		return err
+	}
+	m.counters.Pulled.Add(1)
+	return nil
 }
 
 // sources are the old members, this node first, then healthy ones.
@@ -78,9 +82,13 @@ func (m *Mover) pullFrom(ctx context.Context, p ring.Partition, c ring.Configura
 		if !ok {
 			return fmt.Errorf("transfer of partition %d from %s: bad page", p, id)
 		}
-		last, err := m.store(p, c.Epoch, rows)
+		last, records, err := m.store(p, c.Epoch, rows)
 		if err != nil {
 			return fmt.Errorf("transfer of partition %d from %s: %w", p, id, err)
+		}
+		if id != m.o.Self {
+			m.counters.Records.Add(uint64(records))
+			m.counters.Bytes.Add(uint64(len(rows)))
 		}
 		if !more {
 			return nil
@@ -92,8 +100,8 @@ func (m *Mover) pullFrom(ctx context.Context, p ring.Partition, c ring.Configura
 	}
 }
 
-// store stores a page's records, and returns its last key once all are durable.
-func (m *Mover) store(p ring.Partition, epoch uint32, rows []byte) (last []byte, err error) {
+// store stores a page's records, and returns its last key and their number once all are durable.
+func (m *Mover) store(p ring.Partition, epoch uint32, rows []byte) (last []byte, records int, err error) {
 	w := &learning{status: message.OK}
 	for len(rows) > 0 {
 		key, enc, rest, ok := message.NextRow(rows)
@@ -102,6 +110,7 @@ func (m *Mover) store(p ring.Partition, epoch uint32, rows []byte) (last []byte,
 			break
 		}
 		rows, last = rest, key
+		records++
 		call := &message.Call{Completion: w}
 		call.Request = message.Request{Kind: message.Accept, Partition: p, Epoch: epoch, Hash: ring.Hash(key), Key: key, Record: enc}
 		w.wait.Add(1)
@@ -111,7 +120,7 @@ func (m *Mover) store(p ring.Partition, epoch uint32, rows []byte) (last []byte,
 	if w.status != message.OK && err == nil {
 		err = fmt.Errorf("not stored: %s", w.status)
 	}
-	return last, err
+	return last, records, err
 }
 
 // learning waits for the records of a page.
