@@ -152,7 +152,7 @@ func (n *node) newMembership() (*membership.Membership, error) {
 		Self: ring.NodeInfo{
 			Node:     ring.Node{ID: n.identity.Node, Zone: n.cfg.Zone},
 			PeerAddr: n.cfg.PeerAddr(), AdminAddr: n.cfg.AdminAddr(),
-			Version: n.opts.Version, Boot: n.identity.Boot,
+			Version: n.opts.Version, Boot: n.identity.Boot, Weight: n.cfg.Weight,
 		},
 		Cluster: n.cfg.Cluster, Key: n.cfg.GossipKey.Bytes(),
 		Bind: n.cfg.GossipListen.String(), Advertise: advertise,

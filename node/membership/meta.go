@@ -21,6 +21,7 @@ type meta struct {
 	Version   string
 	Slot      int // -1 before the node has one
 	Draining  bool
+	Weight    ring.Weight // 0: it says none
 }
 
 const (
@@ -33,8 +34,8 @@ const (
 var errMeta = errors.New("gossiped node data is malformed")
 
 // appendMeta encodes: version byte; N, R, W a byte each; then uvarints boot, partitions, vnodes,
-// expect; then texts, each with its length before it; then uvarints: one more than the slot, and flags (1:
-// draining). Later builds may append fields.
+// expect; then texts, each with its length before it; then uvarints: one more than the slot, flags (1:
+// draining), and the weight. Later builds may append fields.
 func appendMeta(b []byte, m meta) []byte {
 	b = append(b, metaVersion, byte(m.Settings.Quorum.N), byte(m.Settings.Quorum.R), byte(m.Settings.Quorum.W))
 	for _, n := range []uint64{m.Boot, uint64(m.Settings.Partitions), uint64(m.Settings.VNodes), uint64(m.Expect)} {
@@ -48,7 +49,8 @@ func appendMeta(b []byte, m meta) []byte {
 	if m.Draining {
 		flags = flagDraining
 	}
-	return binary.AppendUvarint(binary.AppendUvarint(b, uint64(m.Slot+1)), flags)
+	b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(m.Slot+1)), flags)
+	return binary.AppendUvarint(b, uint64(m.Weight))
 }
 
 // parseMeta decodes; it ignores fields appended by later builds.
@@ -93,6 +95,14 @@ func parseMeta(b []byte) (meta, error) {
 			return meta{}, errMeta
 		}
 		m.Slot, m.Draining = int(slot)-1, flags&flagDraining != 0
+		b = b[size:]
+	}
+	if len(b) > 0 { // nor those of builds before this one
+		weight, size := binary.Uvarint(b)
+		if size <= 0 || weight != 0 && (weight < uint64(ring.MinWeight) || weight > uint64(ring.MaxWeight)) {
+			return meta{}, errMeta
+		}
+		m.Weight = ring.Weight(weight)
 	}
 	if m.ClusterID != "" && !isHex(m.ClusterID, len(clusterIDOfFullLength)) {
 		return meta{}, errMeta

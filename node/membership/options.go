@@ -42,7 +42,7 @@ type Vote struct {
 
 // Options of a Membership. All fields without a word about zero are required.
 type Options struct {
-	// Self describes this node; ID, Zone, PeerAddr, AdminAddr, Version and Boot are used.
+	// Self describes this node; ID, Zone, PeerAddr, AdminAddr, Version, Boot and Weight are used.
 	Self ring.NodeInfo
 	// Cluster is the name of the cluster: nodes of another name are strangers.
 	Cluster string
@@ -173,6 +173,6 @@ func (o *Options) settings() settings {
 func (o *Options) meta(clusterID string, slot int, draining bool) meta {
 	return meta{
 		Boot: o.Self.Boot, Settings: o.settings(), Expect: o.Expect, ClusterID: clusterID, Zone: o.Self.Zone,
-		PeerAddr: o.Self.PeerAddr, AdminAddr: o.Self.AdminAddr, Version: o.Self.Version, Slot: slot, Draining: draining,
+		PeerAddr: o.Self.PeerAddr, AdminAddr: o.Self.AdminAddr, Version: o.Self.Version, Slot: slot, Draining: draining, Weight: o.Self.Weight,
 	}
 }
