@@ -160,6 +160,8 @@ func (h handler) Send(call *message.Call) {
 	case call.Kind == message.Configurations:
 		placement.Newer(call, d.founding.Partitions, d.table.Configuration)
 		call.Completion.Done(call)
+	case call.Kind == message.Report:
+		h.n.answerReport(d, call)
 	case call.Kind == message.Flush:
 		go h.n.flushHere(call)
 	default:

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"kai/node/placement"
@@ -40,6 +41,10 @@ func (n *node) move(ctx context.Context, d *dataPath) error {
 		Moves: n.cfg.Moves, Timeout: moveTimeout, Tick: moveTick, Logger: n.log,
 	})
 	d.mover.Store(mover)
+	d.seen.Store(seen)
+	var metered sync.WaitGroup
+	metered.Go(func() { n.runMeter(ctx, d, mover.Counters()) })
+	defer metered.Wait()
 	return mover.Run(ctx)
 }
 

@@ -56,6 +56,9 @@ type dataPath struct {
 	replica     *replica.Replica
 	coordinator *quorum.Coordinator
 	mover       atomic.Pointer[placement.Mover]
+	seen        atomic.Pointer[sightings]
+	meter       meter
+	outlooks    outlooks
 	repairer    *repair.Repairer
 }
 

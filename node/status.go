@@ -16,6 +16,15 @@ type source struct{ n *node }
 
 // Status implements console.Source.
 func (s source) Status() console.Status {
+	st := s.status()
+	if d := s.n.data.Load(); d != nil {
+		st.Transfer = s.n.transfer(d, s.n.outlook(d))
+	}
+	return st
+}
+
+// status is Status without the outlook on moves.
+func (s source) status() console.Status {
 	n := s.n
 	st := console.Status{
 		NodeID: string(n.identity.Node), Version: n.opts.Version, Started: n.started,
@@ -85,7 +94,7 @@ func (s source) Ready() (bool, []string) {
 	var reasons []string
 	d := s.n.data.Load()
 	if d == nil {
-		return false, []string{s.Status().Cluster.Founding}
+		return false, []string{s.status().Cluster.Founding}
 	}
 	if !d.replica.Healthy() {
 		why := "this node does not vote"
@@ -153,7 +162,7 @@ func (a admin) FlushAll(delay time.Duration) error { return a.n.flushAll(delay) 
 // them.
 func (a admin) Stats(emit func(name, value string)) {
 	n := a.n
-	st := source{n}.Status()
+	st := source{n}.status()
 	alive := 0
 	for _, node := range st.Nodes {
 		if node.Alive {
@@ -206,6 +215,14 @@ func (n *node) measure(emit func(name string, v uint64)) {
 		emit("repair_failed", repairs.Failed.Load())
 		emit("diverged_leaves", uint64(repairs.Diverged.Load()))
 		emit("repair_passes", repairs.Passes.Load())
+		if m := d.mover.Load(); m != nil {
+			t := m.Counters()
+			emit("transfer_records", t.Records.Load())
+			emit("transfer_bytes", t.Bytes.Load())
+			emit("transfer_partitions", t.Pulled.Load())
+			emit("transfer_moves_ended", t.Ended.Load())
+			emit("transfer_moves_undone", t.Undone.Load())
+		}
 	}
 	m := n.membership.Stats()
 	emit("discovery_failures", m.FindFailures)

@@ -20,8 +20,10 @@ type Status struct {
 	// UnderReplicated counts the partitions with fewer replicas than N; Reason says why.
 	UnderReplicated UnderReplicated `json:"under_replicated"`
 	// Moving counts the partitions on their way to other nodes.
-	Moving int   `json:"moving"`
-	Store  Store `json:"store"`
+	Moving int `json:"moving"`
+	// Transfer says how they get on.
+	Transfer Transfer `json:"transfer"`
+	Store    Store    `json:"store"`
 	// Links are the connections to other nodes, sorted by node.
 	Links []Link `json:"links,omitempty"`
 }
