@@ -112,6 +112,7 @@ func (f told) Committed(err error) { f(err) }
 // drain hands over what this node holds, and returns when it holds nothing, when there is nobody to
 // take it, or when KAI_DRAIN_TIMEOUT is over. Everything must run on meanwhile.
 func (n *node) drain() {
+	n.stopping.Store(true)
 	d := n.data.Load()
 	if d == nil || n.cfg.DrainTimeout == 0 {
 		return
@@ -123,7 +124,7 @@ func (n *node) drain() {
 	}
 	n.log.Info("node drains", "partitions", total, "timeout", n.cfg.DrainTimeout.String())
 	n.draining.Store(true)
-	n.membership.SetDraining()
+	n.membership.SetDraining(true)
 	report := began
 	for left := total; left > 0; left = n.holds(d) {
 		time.Sleep(50 * time.Millisecond)

@@ -46,7 +46,9 @@ type node struct {
 	data atomic.Pointer[dataPath]
 	// storeFault is why the store takes no more writes.
 	storeFault atomic.Pointer[error]
-	draining   atomic.Bool
+	// draining: it is to hold nothing, because it stops, or an operator wants it so.
+	draining atomic.Bool
+	stopping atomic.Bool
 }
 
 // dataPath is what answers requests, from the founding on.

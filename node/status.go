@@ -32,7 +32,8 @@ func (s source) status() console.Status {
 		Store:   n.storeStatus(),
 	}
 	view := n.membership.View()
-	held, favoured := map[ring.NodeID]int{}, map[ring.NodeID]int{}
+	st.Draining = n.draining.Load()
+	var held, favoured map[ring.NodeID]int
 	if d := n.data.Load(); d != nil {
 		f := d.founding
 		st.Cluster = console.Cluster{ID: f.ClusterID, Name: f.Name, Generation: f.Generation, Founding: "founded",
@@ -43,15 +44,9 @@ func (s source) status() console.Status {
 				able++
 			}
 		}
-		snapshot := d.table.Snapshot()
-		for p := range snapshot.Len() {
-			conf := snapshot.At(ring.Partition(p))
-			for i, id := range conf.Members {
-				held[id]++
-				if i == 0 {
-					favoured[id]++
-				}
-			}
+		current := configurations(d)
+		held, favoured = holdings(membersOf(current))
+		for _, conf := range current {
 			if len(conf.Next) > 0 {
 				st.Moving++
 			}
@@ -73,7 +68,7 @@ func (s source) status() console.Status {
 	}
 	for _, node := range view.Nodes {
 		st.Nodes = append(st.Nodes, console.Node{
-			ID: string(node.ID), Slot: node.Slot, Zone: node.Zone, Alive: node.Alive, Version: node.Version,
+			ID: string(node.ID), Slot: node.Slot, Zone: node.Zone, Alive: node.Alive, Draining: node.Alive && node.Draining, Version: node.Version,
 			PeerAddr: node.PeerAddr, GossipAddr: node.GossipAddr, AdminAddr: node.AdminAddr, Boot: node.Boot,
 			Partitions: held[node.ID], Favoured: favoured[node.ID],
 		})
@@ -103,7 +98,7 @@ func (s source) Ready() (bool, []string) {
 		}
 		reasons = append(reasons, why)
 	}
-	if s.n.draining.Load() {
+	if s.n.draining.Load() && s.n.stopping.Load() {
 		reasons = append(reasons, "this node hands over what it holds, and will stop")
 	}
 	if missing := d.coordinator.Unreachable(); missing > 0 {

@@ -14,7 +14,9 @@ type Status struct {
 	// Ready and Reasons are as in /readyz; the server fills them.
 	Ready   bool     `json:"ready"`
 	Reasons []string `json:"reasons,omitempty"`
-	Cluster Cluster  `json:"cluster"`
+	// Draining: the node hands over all it holds.
+	Draining bool    `json:"draining,omitempty"`
+	Cluster  Cluster `json:"cluster"`
 	// Nodes are all known nodes, sorted by id.
 	Nodes []Node `json:"nodes"`
 	// UnderReplicated counts the partitions with fewer replicas than N; Reason says why.
@@ -47,6 +49,7 @@ type Node struct {
 	Slot       int    `json:"slot"`
 	Zone       string `json:"zone"`
 	Alive      bool   `json:"alive"`
+	Draining   bool   `json:"draining,omitempty"`
 	Version    string `json:"version"`
 	PeerAddr   string `json:"peer_addr"`
 	GossipAddr string `json:"gossip_addr"`

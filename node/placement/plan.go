@@ -255,3 +255,17 @@ func (pl *planner) result() [][]ring.NodeID {
 	}
 	return lists
 }
+
+// Shares is how many of the partitions each node should hold by its weight, as a Plan reckons.
+func Shares(nodes []ring.Weighted, partitions, n int) map[ring.NodeID]float64 {
+	shares := make(map[ring.NodeID]float64, len(nodes))
+	if len(nodes) == 0 || n == 0 {
+		return shares
+	}
+	pl := &planner{nodes: nodes, n: min(n, len(nodes))}
+	pl.setShares(partitions)
+	for i, node := range nodes {
+		shares[node.ID] = pl.share[i]
+	}
+	return shares
+}

@@ -60,7 +60,7 @@ func (a app) printStatus(s console.Status, now time.Time) {
 		{"cluster", fmt.Sprintf("%s, %s, id %s", c.Name, c.Founding, orDash(c.ID))},
 		{"quorum", fmt.Sprintf("%s (N:R:W), %d partitions, %d vnodes a node", c.Quorum, c.Partitions, c.VNodes)},
 		{"under-replicated", p.underReplicated(s.UnderReplicated)},
-		{"moving", moving(s.Moving)},
+		{"moving", moving(s)},
 		{"store", storeLine(s.Store, p)},
 	})
 	rows := [][]string{{"NODE", "STATE", "ZONE", "SLOT", "PARTITIONS", "FAVOURED", "PEER ADDRESS", "LINK", "VERSION", "BOOT"}}
@@ -68,6 +68,9 @@ func (a app) printStatus(s console.Status, now time.Time) {
 		state := p.bad("dead")
 		if n.Alive {
 			state = p.good("alive")
+		}
+		if n.Draining {
+			state = "draining"
 		}
 		rows = append(rows, []string{n.ID, state, orDash(n.Zone), fmt.Sprint(n.Slot), fmt.Sprint(n.Partitions), fmt.Sprint(n.Favoured),
 			n.PeerAddr, p.link(s, n.ID), n.Version, fmt.Sprint(n.Boot)})
@@ -83,11 +86,12 @@ func (p printer) underReplicated(u console.UnderReplicated) string {
 	return p.bad(fmt.Sprintf("%d partitions: %s", u.Partitions, u.Reason))
 }
 
-func moving(n int) string {
-	if n == 0 {
-		return "no partition"
+// moving says in a line what moves, at which rate, and for how long.
+func moving(s console.Status) string {
+	if s.Moving > 0 && s.Transfer.Moving+s.Transfer.Planned == 0 { // a node of an earlier build
+		return fmt.Sprintf("%d partitions", s.Moving)
 	}
-	return fmt.Sprintf("%d partitions", n)
+	return strings.Join(progress(s.Transfer), "; ")
 }
 
 // link says how the answering node is linked to another.
