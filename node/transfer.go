@@ -83,14 +83,18 @@ func (m *meter) take(now time.Time, c *placement.Counters) {
 	m.samples = append(m.samples, sample{now, c.Bytes.Load(), c.Pulled.Load()})
 }
 
-// rates are those between the oldest sample and the newest, a second.
+// rates are those between the oldest sample and the newest, a second; the time before anything came does not count.
 func (m *meter) rates() (bytes, pulled float64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.samples) < 2 {
+	s := m.samples
+	for len(s) > 2 && s[0].bytes == s[1].bytes && s[0].pulled == s[1].pulled {
+		s = s[1:]
+	}
+	if len(s) < 2 {
 		return 0, 0
 	}
-	a, b := m.samples[0], m.samples[len(m.samples)-1]
+	a, b := s[0], s[len(s)-1]
 	seconds := b.at.Sub(a.at).Seconds()
 	return float64(b.bytes-a.bytes) / seconds, float64(b.pulled-a.pulled) / seconds
 }

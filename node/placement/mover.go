@@ -194,7 +194,7 @@ func (m *Mover) start(ctx context.Context) {
 	}
 	room := m.o.Moves
 	for p := range ring.Partition(m.o.Partitions) {
-		if len(m.o.Configuration(p).Next) > 0 {
+		if len(m.o.Configuration(p).Next) > 0 || m.driven(p) {
 			room--
 		}
 	}
@@ -207,6 +207,13 @@ func (m *Mover) start(ctx context.Context) {
 			room--
 		}
 	}
+}
+
+// driven reports whether p's next configuration is being decided by this node.
+func (m *Mover) driven(p ring.Partition) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.busy[p]
 }
 
 // drives reports whether it is this node's turn to move a partition of that configuration: the first

@@ -100,7 +100,7 @@ func (w ringWatch) show(r console.Ring, err error, first bool) {
 	case !w.a.terminal && err != nil:
 		p.line(now.Format(time.TimeOnly) + "  " + err.Error())
 	case !w.a.terminal:
-		p.line(now.Format(time.TimeOnly) + "  " + strings.Join(progress(r.Transfer), ", "))
+		p.line(now.Format(time.TimeOnly) + "  moving: " + strings.Join(progress(r.Transfer), ", "))
 	default:
 		var b strings.Builder
 		screen := printer{&b, p.colour}
@@ -129,9 +129,9 @@ func (p printer) ring(r console.Ring, now time.Time) {
 	rows := [][]string{{"NODE", "STATE", "ZONE", "SLOT", "WEIGHT", "PARTITIONS", "SHARE", "", "FAVOURED", "IN", "OUT", "PEER ADDRESS"}}
 	held, replicas := 0, 0
 	for _, n := range r.Nodes {
-		share := "      –"
+		share, drawn := "      –", ""
 		if n.Share > 0 || n.State == console.NodeAlive && r.Mean > 0 {
-			share = fmt.Sprintf("%5.1f %%", 100*n.Share)
+			share, drawn = fmt.Sprintf("%5.1f %%", 100*n.Share), bar(n.Share)
 		}
 		name := short(n.ID)
 		if n.ID == r.NodeID {
@@ -142,7 +142,7 @@ func (p printer) ring(r console.Ring, now time.Time) {
 			slot = fmt.Sprint(n.Slot)
 		}
 		rows = append(rows, []string{name, p.state(n, now), orDash(n.Zone), fmt.Sprintf("%4s", slot), fmt.Sprintf("%6s", trim(n.Weight)),
-			fmt.Sprintf("%10d", n.Partitions), bar(n.Share), share, fmt.Sprintf("%8d", n.Favoured), count(n.In), count(n.Out), orDash(n.PeerAddr)})
+			fmt.Sprintf("%10d", n.Partitions), drawn, share, fmt.Sprintf("%8d", n.Favoured), count(n.In), count(n.Out), orDash(n.PeerAddr)})
 		held += n.Partitions
 		replicas++
 	}
