@@ -13,7 +13,7 @@ const Slack = 0.05
 // Plan says which nodes should hold each partition, if these nodes are to hold all: the members of now,
 // changed as little as it takes so that each partition has min(n, len(nodes)) replicas, in distinct
 // zones while there are zones left, and no node holds more than Slack above its share, which is the mean
-// when all weights are equal (zones of unequal size or weight may prevent that: zones come first). The order tells who coordinates: who comes takes the
+// when all weights are equal (zones of unequal size may prevent that: zones come first). The order tells who coordinates: who comes takes the
 // place of who goes. It is a pure function; a plan carried out is a plan that changes nothing.
 //
 // Which node takes what nobody holds is told by the consistent-hash ring (preferred, by partition: see
@@ -84,42 +84,6 @@ func newPlanner(current []ring.Configuration, preferred [][]ring.NodeID, nodes [
 		}
 	}
 	return pl
-}
-
-// setShares says what each node should hold of so many partitions, by weight. No node can hold a partition
-// twice: whose share would be more than all partitions gets all of them, and the others share the rest.
-func (pl *planner) setShares(partitions int) {
-	count := len(pl.nodes)
-	pl.share, pl.limit, pl.least = make([]float64, count), make([]int, count), make([]int, count)
-	rest := partitions * pl.n
-	for again := true; again; {
-		sum := 0
-		for i, node := range pl.nodes {
-			if pl.share[i] == 0 {
-				sum += node.Weight.Thousandths()
-			}
-		}
-		again = false
-		for i, node := range pl.nodes {
-			if pl.share[i] == 0 && rest*node.Weight.Thousandths() > partitions*sum {
-				pl.share[i], pl.limit[i], pl.least[i] = float64(partitions), partitions, partitions
-				again = true
-			}
-		}
-		if again {
-			rest = partitions * pl.n
-			for _, all := range pl.least {
-				rest -= all
-			}
-			continue
-		}
-		for i, node := range pl.nodes {
-			if pl.share[i] == 0 {
-				pl.least[i], _, pl.limit[i] = ring.ShareOf(node.Weight, sum).Of(rest, Slack)
-				pl.share[i] = float64(rest) * float64(node.Weight.Thousandths()) / float64(sum)
-			}
-		}
-	}
 }
 
 // fill is how much of its share node i holds.
@@ -254,18 +218,4 @@ func (pl *planner) result() [][]ring.NodeID {
 		}
 	}
 	return lists
-}
-
-// Shares is how many of the partitions each node should hold by its weight, as a Plan reckons.
-func Shares(nodes []ring.Weighted, partitions, n int) map[ring.NodeID]float64 {
-	shares := make(map[ring.NodeID]float64, len(nodes))
-	if len(nodes) == 0 || n == 0 {
-		return shares
-	}
-	pl := &planner{nodes: nodes, n: min(n, len(nodes))}
-	pl.setShares(partitions)
-	for i, node := range nodes {
-		shares[node.ID] = pl.share[i]
-	}
-	return shares
 }

@@ -149,3 +149,28 @@ func TestPlanWithWeightsThatCannotBe(t *testing.T) {
 		t.Errorf("two nodes for two replicas hold %v", load)
 	}
 }
+
+// With as many zones as replicas each zone holds every partition: its nodes share them by weight, however
+// unequal the zones are.
+func TestPlanByWeightWithinZones(t *testing.T) {
+	const partitions = 512
+	r := rand.New(rand.NewPCG(7, 8))
+	for range 50 {
+		zones := []string{"a", "b", "c"}
+		all := planNodes(3+r.IntN(10), zones...)
+		nodes, sum := make([]ring.Weighted, len(all)), map[string]float64{}
+		for i, node := range all {
+			nodes[i] = ring.Weighted{Node: node, Weight: ring.Weight(500 + r.IntN(4000))}
+			sum[node.Zone] += float64(nodes[i].Weight)
+		}
+		c := newCluster(t, partitions, 3, all)
+		c.follow(nodes)
+		load := c.loads()
+		for _, node := range nodes {
+			share := partitions * float64(node.Weight) / sum[node.Zone]
+			if got := float64(load[node.ID]); got > max(share*(1+Slack), share+1) || got < share*(1-Slack)-float64(len(nodes)) {
+				t.Errorf("%d nodes: %s of weight %s holds %v, its share of zone %s is %.1f", len(nodes), node.ID, node.Weight, got, node.Zone, share)
+			}
+		}
+	}
+}

@@ -64,7 +64,13 @@ func favouredLimits(nodes []Weighted, partitions int) []int {
 		sum += node.Weight.Thousandths()
 	}
 	for i, node := range nodes {
-		_, _, limits[i] = ShareOf(node.Weight, sum).Of(partitions, favouredSlack)
+		// Without common divisors, so that equal weights, whatever they are, give the same limit.
+		a, b := node.Weight.Thousandths(), sum
+		for b != 0 {
+			a, b = b, a%b
+		}
+		part, whole := node.Weight.Thousandths()/a, sum/a
+		limits[i] = max((partitions*part+whole-1)/whole, int(float64(partitions)*(1+favouredSlack)*float64(part)/float64(whole)))
 	}
 	return limits
 }

@@ -54,23 +54,3 @@ type Weighted struct {
 	Node
 	Weight Weight
 }
-
-// Share is a part of a whole as a fraction; its terms have no common divisor, so that shares that are equal
-// are computed with equally.
-type Share struct{ part, whole int }
-
-// ShareOf is w's part of the sum of weights, in thousandths, that sum is.
-func ShareOf(w Weight, sum int) Share {
-	a, b := w.Thousandths(), sum
-	for b != 0 {
-		a, b = b, a%b
-	}
-	return Share{w.Thousandths() / a, sum / a}
-}
-
-// Of is the share of total: rounded down, rounded up, and with a slack above it.
-func (s Share) Of(total int, slack float64) (floor, ceil, limit int) {
-	floor = total * s.part / s.whole
-	ceil = (total*s.part + s.whole - 1) / s.whole
-	return floor, ceil, max(ceil, int(float64(total)*(1+slack)*float64(s.part)/float64(s.whole)))
-}
