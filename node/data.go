@@ -162,6 +162,8 @@ func (h handler) Send(call *message.Call) {
 		call.Completion.Done(call)
 	case call.Kind == message.Report:
 		h.n.answerReport(d, call)
+	case call.Kind == message.Gather:
+		h.n.answerGather(d, call)
 	case call.Kind == message.Flush:
 		go h.n.flushHere(call)
 	default:

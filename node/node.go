@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -61,6 +62,7 @@ type dataPath struct {
 	seen        atomic.Pointer[sightings]
 	meter       meter
 	outlooks    outlooks
+	recovering  sync.Mutex
 	repairer    *repair.Repairer
 }
 

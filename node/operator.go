@@ -19,7 +19,7 @@ var errNotFounded = errors.New("the cluster is not founded yet")
 // Ring implements console.Operator.
 func (s source) Ring() console.Ring {
 	n, st := s.n, s.status()
-	r := console.Ring{NodeID: st.NodeID, Cluster: st.Cluster, UnderReplicated: st.UnderReplicated, Nodes: []console.RingNode{}}
+	r := console.Ring{NodeID: st.NodeID, Cluster: st.Cluster, UnderReplicated: st.UnderReplicated, Lost: st.Lost, Recoveries: st.Recoveries, Nodes: []console.RingNode{}}
 	d := n.data.Load()
 	if d == nil {
 		return r

@@ -46,6 +46,8 @@ func (s source) status() console.Status {
 		}
 		current := configurations(d)
 		held, favoured = holdings(membersOf(current))
+		st.Recoveries = recoveries(current)
+		st.Lost = len(n.lost(d))
 		for _, conf := range current {
 			if len(conf.Next) > 0 {
 				st.Moving++

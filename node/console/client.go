@@ -79,6 +79,20 @@ func (c Client) SetDrain(ctx context.Context, node string, on bool) (Drain, erro
 	return d, err
 }
 
+// Lost asks which partitions have lost their quorum.
+func (c Client) Lost(ctx context.Context) (Recovery, error) {
+	var r Recovery
+	err := c.get(ctx, "/api/recover", &r)
+	return r, err
+}
+
+// Recover has the node recover them; confirm is the cluster's name.
+func (c Client) Recover(ctx context.Context, confirm string) (Recovery, error) {
+	var r Recovery
+	err := c.ask(ctx, http.MethodPost, "/api/recover?"+url.Values{"confirm": {confirm}}.Encode(), &r)
+	return r, err
+}
+
 // get fills into from the JSON at path. Errors wrap ErrUnreachable if there was no answer at all.
 func (c Client) get(ctx context.Context, path string, into any) error {
 	return c.ask(ctx, http.MethodGet, path, into)

@@ -21,7 +21,7 @@ var pageFiles embed.FS
 //	GET /metrics     Prometheus' text format
 //	GET /            the page
 //
-// These read only. If source is an Operator, too, it answers more, see there.
+// These read only. If source is an Operator or a Recoverer, too, it answers more, see there.
 func Handler(source Source) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, "ok\n") })
@@ -40,6 +40,9 @@ func Handler(source Source) http.Handler {
 	})
 	if op, ok := source.(Operator); ok {
 		operate(mux, op)
+	}
+	if rec, ok := source.(Recoverer); ok {
+		recoverLost(mux, rec)
 	}
 	if page, err := fs.Sub(pageFiles, "page"); err == nil { // "page" is a valid path, so it is nil
 		mux.Handle("GET /", http.FileServerFS(page))

@@ -11,6 +11,8 @@ type Ring struct {
 	// Mean is how many partitions a node of weight 1 should hold; 0 if nobody can say who should hold any.
 	Mean            float64         `json:"mean"`
 	UnderReplicated UnderReplicated `json:"under_replicated"`
+	Lost            int             `json:"lost,omitempty"`
+	Recoveries      Recoveries      `json:"recoveries"`
 	Transfer        Transfer        `json:"transfer"`
 }
 

@@ -21,6 +21,10 @@ type Status struct {
 	Nodes []Node `json:"nodes"`
 	// UnderReplicated counts the partitions with fewer replicas than N; Reason says why.
 	UnderReplicated UnderReplicated `json:"under_replicated"`
+	// Lost counts the partitions that have lost their quorum for good: see Recovery.
+	Lost int `json:"lost,omitempty"`
+	// Recoveries tell of those that had, and were recovered.
+	Recoveries Recoveries `json:"recoveries"`
 	// Moving counts the partitions on their way to other nodes.
 	Moving int `json:"moving"`
 	// Transfer says how they get on.
@@ -66,6 +70,12 @@ type Node struct {
 type UnderReplicated struct {
 	Partitions int    `json:"partitions"`
 	Reason     string `json:"reason,omitempty"`
+}
+
+// Recoveries are the partitions that were recovered: the highest generation of any, and how many.
+type Recoveries struct {
+	Generation int `json:"generation"`
+	Partitions int `json:"partitions"`
 }
 
 // Store is what the answering node keeps.

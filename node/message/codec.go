@@ -57,7 +57,7 @@ func (k Kind) hasKey() bool { return k <= Mutate || k == Flush }
 // understand. Whoever appends requests of others calls it first.
 func (q *Request) Check() error {
 	switch {
-	case q.Kind < Read || q.Kind > Report:
+	case q.Kind < Read || q.Kind > Gather:
 		return fmt.Errorf("%w: kind %d", ErrInvalid, q.Kind)
 	case len(q.Key) > record.MaxInternalKey:
 		return fmt.Errorf("%w: key of %d bytes", ErrInvalid, len(q.Key))

@@ -47,6 +47,9 @@ const (
 	Sums
 	// Report asks a node how its transfers go: Items of the reply is what package node makes of it.
 	Report
+	// Gather asks a member of Partition to take over what the members of Configuration hold that it does not: OK when
+	// that is done, Busy until then.
+	Gather
 )
 
 // TraceLen is the room for trace context: 16 bytes trace id, 8 span id, 1 flags.

@@ -51,7 +51,7 @@ func topic(call *message.Call) string {
 	if call.Kind == message.ReadMany {
 		return string(call.Request.Items)
 	}
-	if call.Kind == message.Transfer || call.Kind == message.Pulled || call.Kind == message.Sums {
+	if call.Kind == message.Transfer || call.Kind == message.Pulled || call.Kind == message.Sums || call.Kind == message.Gather {
 		return fmt.Sprint("partition ", call.Partition, " epoch ", call.Epoch, " behind ", call.Key)
 	}
 	return string(call.Key)
@@ -269,6 +269,10 @@ func (c *Cluster) deliver(l *link, frame []byte) bool {
 	if call.Kind == message.Mutate {
 		inc.coordinator.Forwarded(call)
 		return false // a link delivers a mutation at most once
+	}
+	if call.Kind == message.Gather {
+		inc.mover.AnswerGather(call)
+		return !refused.Load()
 	}
 	inc.replica.Send(call)
 	return !refused.Load()

@@ -82,23 +82,25 @@ const (
 // node is to hold, and ends moves that anybody began. Rival movers are harmless, and so is the end of
 // one at any moment: another finishes (CONSISTENCY: "Who owns a partition"). Safe for concurrent use.
 type Mover struct {
-	o      Options
-	mu     sync.Mutex
-	busy   map[ring.Partition]bool          // driven here
-	pulls  map[ring.Partition]bool          // pulled here
-	undone map[ring.Partition]bool          // taken back here
-	todo   map[ring.Partition][]ring.NodeID // planned; Run's own
-	wake   chan struct{}                    // room for one
-	heard  map[ring.NodeID]bool             // who has told all configurations it knows
-	next   int                              // to be asked for them
-	tasks  sync.WaitGroup
+	o       Options
+	mu      sync.Mutex
+	busy    map[ring.Partition]bool          // driven here
+	pulls   map[ring.Partition]bool          // pulled here
+	undone  map[ring.Partition]bool          // taken back here
+	gathers map[ring.Partition]*gathering    // see AnswerGather
+	life    context.Context                  // Run's, while it runs
+	todo    map[ring.Partition][]ring.NodeID // planned; Run's own
+	wake    chan struct{}                    // room for one
+	heard   map[ring.NodeID]bool             // who has told all configurations it knows
+	next    int                              // to be asked for them
+	tasks   sync.WaitGroup
 
 	counters Counters
 }
 
 // NewMover makes a mover; it starts nothing.
 func NewMover(o Options) *Mover {
-	return &Mover{o: o, busy: map[ring.Partition]bool{}, pulls: map[ring.Partition]bool{}, undone: map[ring.Partition]bool{}, wake: make(chan struct{}, 1), heard: map[ring.NodeID]bool{}}
+	return &Mover{o: o, busy: map[ring.Partition]bool{}, pulls: map[ring.Partition]bool{}, undone: map[ring.Partition]bool{}, gathers: map[ring.Partition]*gathering{}, wake: make(chan struct{}, 1), heard: map[ring.NodeID]bool{}}
 }
 
 // askPause is how long a node that has not pulled is left alone, at first.
@@ -109,6 +111,8 @@ func (m *Mover) has(r Rule) bool { return m.o.Without&r == 0 }
 // Run looks for something to do until ctx ends, and returns when all it began has ended.
 func (m *Mover) Run(ctx context.Context) error {
 	defer m.tasks.Wait()
+	m.live(ctx)
+	defer m.live(nil)
 	tick := time.NewTicker(m.o.Tick)
 	defer tick.Stop()
 	m.tasks.Go(func() { m.learn(ctx) })
@@ -125,6 +129,13 @@ func (m *Mover) Run(ctx context.Context) error {
 			m.plan(ctx)
 		}
 	}
+}
+
+// live says what those that are begun by others' messages live by.
+func (m *Mover) live(ctx context.Context) {
+	m.mu.Lock()
+	m.life = ctx
+	m.mu.Unlock()
 }
 
 // learnEvery is how often a node is asked for its configurations, once all have been.
@@ -354,16 +365,7 @@ func (m *Mover) advance(ctx context.Context, p ring.Partition, c ring.Configurat
 	}
 	m.o.Logger.Debug("partition moves", "partition", p, "epoch", chosen.Epoch, "members", chosen.Members, "next", chosen.Next)
 	m.o.Adopt(p, chosen)
-	told := slices.Concat(c.Members, chosen.Members, chosen.Next)
-	if m.o.Everybody != nil {
-		told = append(told, m.o.Everybody()...)
-	}
-	slices.Sort(told)
-	for _, id := range slices.Compact(told) {
-		if id != m.o.Self {
-			m.tell(p, chosen, id)
-		}
-	}
+	m.tellAll(p, chosen, c.Members)
 	return nil
 }
 

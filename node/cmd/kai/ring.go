@@ -154,6 +154,7 @@ func (p printer) ring(r console.Ring, now time.Time) {
 		facts[0][1] += fmt.Sprintf("; a node of weight 1 should hold %.1f", r.Mean)
 	}
 	facts = append(facts, [2]string{"under-replicated", p.underReplicated(r.UnderReplicated)})
+	facts = append(facts, p.generations(r.Lost, r.Recoveries)...)
 	for i, line := range progress(r.Transfer) {
 		facts = append(facts, [2]string{[]string{"moving", "rate", "time left"}[i], line})
 	}

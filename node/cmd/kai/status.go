@@ -55,14 +55,15 @@ func (a app) printStatus(s console.Status, now time.Time) {
 	if !s.Ready {
 		readiness = p.bad("not ready: " + strings.Join(s.Reasons, "; "))
 	}
-	p.facts([][2]string{
+	facts := [][2]string{
 		{"node", fmt.Sprintf("%s, %s, version %s, up %s", s.NodeID, readiness, s.Version, now.Sub(s.Started).Round(time.Second))},
 		{"cluster", fmt.Sprintf("%s, %s, id %s", c.Name, c.Founding, orDash(c.ID))},
 		{"quorum", fmt.Sprintf("%s (N:R:W), %d partitions, %d vnodes a node", c.Quorum, c.Partitions, c.VNodes)},
 		{"under-replicated", p.underReplicated(s.UnderReplicated)},
-		{"moving", moving(s)},
-		{"store", storeLine(s.Store, p)},
-	})
+	}
+	facts = append(facts, p.generations(s.Lost, s.Recoveries)...)
+	facts = append(facts, [2]string{"moving", moving(s)}, [2]string{"store", storeLine(s.Store, p)})
+	p.facts(facts)
 	rows := [][]string{{"NODE", "STATE", "ZONE", "SLOT", "PARTITIONS", "FAVOURED", "PEER ADDRESS", "LINK", "VERSION", "BOOT"}}
 	for _, n := range s.Nodes {
 		state := p.bad("dead")
@@ -84,6 +85,17 @@ func (p printer) underReplicated(u console.UnderReplicated) string {
 		return p.good("no partition")
 	}
 	return p.bad(fmt.Sprintf("%d partitions: %s", u.Partitions, u.Reason))
+}
+
+// generations tells of partitions without a quorum for good, and of those that were; nothing if there are none.
+func (p printer) generations(lost int, r console.Recoveries) (facts [][2]string) {
+	if lost > 0 {
+		facts = append(facts, [2]string{"lost", p.bad(fmt.Sprintf("%d partitions have no quorum for good: kai recover", lost))})
+	}
+	if r.Partitions > 0 {
+		facts = append(facts, [2]string{"generation", fmt.Sprintf("%d; %d partitions were recovered without all of their nodes", r.Generation, r.Partitions)})
+	}
+	return facts
 }
 
 // moving says in a line what moves, at which rate, and for how long.
