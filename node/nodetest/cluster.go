@@ -39,6 +39,7 @@ type Config struct {
 	Timeout    time.Duration
 	Moving     bool // partitions may move
 	Repairing  bool // replicas are compared all the time
+	Gossiping  bool // nodes know who is there; movers tell everybody of new configurations, and ask
 	// WithoutMoving switches rules of moving partitions off.
 	WithoutMoving placement.Rule
 	RealStore     bool // the real store on a simulated disk, in place of the plain volume
@@ -193,7 +194,7 @@ func (c *Cluster) start(i int) {
 		Self: nd.id, Partitions: c.Partitions, Quorum: c.Quorum, Configuration: inc.table.Configuration, Adopt: inc.adopt,
 		Peer:  func(id ring.NodeID) placement.Replica { return links[id] },
 		Local: inc.replica, Decide: inc.coordinator.Decide,
-		Moves: 4, Timeout: c.Timeout / 2, Tick: moverTick + time.Duration(i)*time.Microsecond, Logger: c.logs, Without: c.WithoutMoving,
+		Everybody: c.everybody(), Moves: 4, Timeout: c.Timeout / 2, Tick: moverTick + time.Duration(i)*time.Microsecond, Logger: c.logs, Without: c.WithoutMoving,
 	})
 	inc.repairer = repair.New(repair.Options{
 		Self: nd.id, Partitions: c.Partitions, Configuration: inc.table.Configuration,
@@ -215,6 +216,21 @@ func (i *incarnation) adopt(p ring.Partition, conf ring.Configuration) {
 	call := &message.Call{Completion: completion(func(*message.Call) {})}
 	call.Request = message.Request{Kind: message.Configure, Partition: p, Configuration: conf}
 	i.replica.Send(call)
+}
+
+// everybody is placement's Everybody; nil for a cluster without gossip.
+func (c *Cluster) everybody() func() []ring.NodeID {
+	if !c.Gossiping {
+		return nil
+	}
+	return func() (ids []ring.NodeID) {
+		for _, n := range c.nodes {
+			if inc := n.current(); inc != nil && inc.alive() {
+				ids = append(ids, n.id)
+			}
+		}
+		return ids
+	}
 }
 
 // moverTick is how often movers look for something to do.

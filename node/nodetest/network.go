@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"kai/node/message"
+	"kai/node/placement"
 	"kai/node/ring"
 )
 
@@ -270,11 +271,15 @@ func (c *Cluster) deliver(l *link, frame []byte) bool {
 		inc.coordinator.Forwarded(call)
 		return false // a link delivers a mutation at most once
 	}
-	if call.Kind == message.Gather {
+	switch call.Kind {
+	case message.Gather:
 		inc.mover.AnswerGather(call)
-		return !refused.Load()
+	case message.Configurations:
+		placement.Newer(call, c.Partitions, inc.table.Configuration)
+		call.Completion.Done(call)
+	default:
+		inc.replica.Send(call)
 	}
-	inc.replica.Send(call)
 	return !refused.Load()
 }
 
