@@ -83,7 +83,7 @@ func (d *draining) ask(ctx context.Context, name string, on bool) error {
 	}
 	d.id = got.NodeID
 	if on {
-		d.a.printer().line(fmt.Sprintf("node %s hands over %d partitions", d.id, got.Partitions))
+		d.a.printer().line(fmt.Sprintf("node %s hands over %s", d.id, number(got.Partitions, "partition", "partitions")))
 	} else {
 		d.a.printer().line(fmt.Sprintf("node %s takes partitions again; it holds %d", d.id, got.Partitions))
 	}
@@ -121,7 +121,7 @@ func (d *draining) wait(ctx context.Context) error {
 			p.line(p.good(fmt.Sprintf("node %s holds nothing, and may be stopped", d.id)))
 			return nil
 		}
-		line := fmt.Sprintf("%d partitions left", got.Partitions)
+		line := number(got.Partitions, "partition", "partitions") + " left"
 		if got.Reason != "" {
 			line += "; nobody can take them: " + got.Reason
 		} else if more := progress(ring.Transfer); len(more) == 3 {

@@ -93,7 +93,7 @@ func (p printer) plan(plan console.Plan) {
 	case plan.Partitions == 0:
 		p.line("nothing would move")
 	default:
-		line := fmt.Sprintf("%d partitions would move, at most %d at once: %d replicas to transfer, about %s", plan.Partitions, plan.AtOnce, plan.Replicas, node.Bytes(plan.Bytes).Round())
+		line := fmt.Sprintf("%s would move, at most %d at once: %s to transfer, about %s", number(plan.Partitions, "partition", "partitions"), plan.AtOnce, number(plan.Replicas, "replica", "replicas"), node.Bytes(plan.Bytes).Round())
 		if plan.Seconds > 0 {
 			line += "; at the rate of now " + timeLeft(plan.Seconds)
 		}

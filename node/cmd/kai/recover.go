@@ -79,7 +79,7 @@ func recovered(r console.Recovery, confirmed bool) error {
 	case !confirmed:
 		return failed{exitFailure, errors.New("nothing was recovered: that wants --confirm " + r.Cluster)}
 	}
-	return failed{exitFailure, fmt.Errorf("%d partitions were not recovered", left)}
+	return failed{exitFailure, fmt.Errorf("%s not recovered", number(left, "partition was", "partitions were"))}
 }
 
 func (p printer) recovery(r console.Recovery, confirmed bool) {

@@ -169,10 +169,10 @@ func progress(t console.Transfer) []string {
 	if t.Moving+t.Planned == 0 {
 		return []string{"no partition"}
 	}
-	lines := []string{fmt.Sprintf("%d partitions, %d wait (%d at once); %d replicas to go, about %s", t.Moving, t.Planned, t.AtOnce, t.LeftReplicas, node.Bytes(t.LeftBytes).Round())}
+	lines := []string{fmt.Sprintf("%s, %d wait (%d at once); %s to go, about %s", number(t.Moving, "partition", "partitions"), t.Planned, t.AtOnce, number(t.LeftReplicas, "replica", "replicas"), node.Bytes(t.LeftBytes).Round())}
 	rate := fmt.Sprintf("%s/s, %.1f replicas/s", node.Bytes(t.BytesPerSecond).Round(), t.ReplicasPerSecond)
 	if t.Silent > 0 {
-		rate += fmt.Sprintf(" (%d nodes did not tell theirs)", t.Silent)
+		rate += fmt.Sprintf(" (%s did not tell %s)", number(t.Silent, "node", "nodes"), word(t.Silent, "its own", "theirs"))
 	}
 	return append(lines, rate, timeLeft(t.SecondsLeft))
 }
@@ -242,6 +242,16 @@ func trim(f float64) string {
 		s += "0"
 	}
 	return s
+}
+
+// number is n of something.
+func number(n int, one, many string) string { return fmt.Sprintf("%d %s", n, word(n, one, many)) }
+
+func word(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
 }
 
 // count is a number of replicas; nothing to see if it is 0.

@@ -90,10 +90,10 @@ func (p printer) underReplicated(u console.UnderReplicated) string {
 // generations tells of partitions without a quorum for good, and of those that were; nothing if there are none.
 func (p printer) generations(lost int, r console.Recoveries) (facts [][2]string) {
 	if lost > 0 {
-		facts = append(facts, [2]string{"lost", p.bad(fmt.Sprintf("%d partitions have no quorum for good: kai recover", lost))})
+		facts = append(facts, [2]string{"lost", p.bad(number(lost, "partition has", "partitions have") + " no quorum for good: kai recover")})
 	}
 	if r.Partitions > 0 {
-		facts = append(facts, [2]string{"generation", fmt.Sprintf("%d; %d partitions were recovered without all of their nodes", r.Generation, r.Partitions)})
+		facts = append(facts, [2]string{"generation", fmt.Sprintf("%d; %s recovered without all of their nodes", r.Generation, number(r.Partitions, "partition was", "partitions were"))})
 	}
 	return facts
 }
