@@ -82,6 +82,13 @@ const prefix = "KAI_"
 // parsers replace those of package env, whose errors speak of strconv.
 var parsers = map[reflect.Type]env.ParserFunc{
 	reflect.TypeFor[ring.Quorum](): parseQuorum,
+	reflect.TypeFor[ring.Weight](): func(text string) (any, error) {
+		w, err := ring.ParseWeight(text)
+		if err != nil {
+			return nil, errors.New("is not a number from 0.1 to 10")
+		}
+		return w, nil
+	},
 	reflect.TypeFor[int](): func(text string) (any, error) {
 		n, err := strconv.ParseInt(text, 10, 32)
 		if err != nil {

@@ -29,7 +29,7 @@ func TestLoadDefaults(t *testing.T) {
 			t.Errorf("got %v, want %s", got, name)
 		}
 	}
-	if c.BootstrapExpect != 1 || c.Partitions != 1024 || c.VNodes != 128 || c.MaxConnections != 4096 || c.Expiration || c.FlushAll ||
+	if c.BootstrapExpect != 1 || c.Weight != ring.WeightOne || c.Partitions != 1024 || c.VNodes != 128 || c.MaxConnections != 4096 || c.Expiration || c.FlushAll ||
 		c.DataDir != "./data" || c.Cluster != "kai" || c.Zone != "" || c.Discovery != "" {
 		t.Errorf("%+v", c)
 	}
@@ -47,7 +47,8 @@ func TestLoadReadsEveryVariable(t *testing.T) {
 		"KAI_BOOTSTRAP_EXPECT": "3", "KAI_QUORUM": "5:3:3", "KAI_PARTITIONS": "64", "KAI_VNODES": "8", "KAI_ZONE": "a",
 		"KAI_DURABILITY": "interval", "KAI_REQUEST_TIMEOUT": "500ms", "KAI_MAX_VALUE_BYTES": "2MiB", "KAI_MAX_CONNECTIONS": "7",
 		"KAI_CACHE_BYTES": "0", "KAI_EXPIRATION": "true", "KAI_FLUSH_ALL": "1", "KAI_GOSSIP_KEY": "MDEyMzQ1Njc4OWFiY2RlZg==",
-		"KAI_LOG_LEVEL": "DEBUG", "KAI_LOG_FORMAT": "text", "KAI_REPLACE_AFTER": "10s", "KAI_MOVES": "3", "KAI_DRAIN_TIMEOUT": "1m", "KAI_PURGE_AFTER": "2m", "KAI_TRANSFER_RATE": "2MiB",
+		"KAI_LOG_LEVEL": "DEBUG", "KAI_LOG_FORMAT": "text", "KAI_REPLACE_AFTER": "10s", "KAI_MOVES": "3", "KAI_DRAIN_TIMEOUT": "1m", "KAI_WEIGHT": "2.5",
+		"KAI_PURGE_AFTER": "2m", "KAI_TRANSFER_RATE": "2MiB",
 	}
 	if names := variables(); len(names) != len(environ) {
 		t.Fatalf("%d variables, %d in this test: %v", len(names), len(environ), names)
@@ -60,7 +61,7 @@ func TestLoadReadsEveryVariable(t *testing.T) {
 		t.Errorf("listeners %v %v %v %v", c.Listen, c.PeerListen, c.GossipListen, c.AdminListen)
 	}
 	if c.Quorum != (ring.Quorum{N: 5, R: 3, W: 3}) || c.RequestTimeout != 500*time.Millisecond || c.MaxValueBytes != 2<<20 ||
-		c.ReplaceAfter != 10*time.Second || c.Moves != 3 || c.DrainTimeout != time.Minute || c.PurgeAfter != 2*time.Minute || c.TransferRate != 2<<20 || c.CacheBytes != 0 || !c.Expiration || !c.FlushAll || c.LogLevel.Level() != slog.LevelDebug || c.LogFormat != LogText ||
+		c.Weight != 2500 || c.ReplaceAfter != 10*time.Second || c.Moves != 3 || c.DrainTimeout != time.Minute || c.PurgeAfter != 2*time.Minute || c.TransferRate != 2<<20 || c.CacheBytes != 0 || !c.Expiration || !c.FlushAll || c.LogLevel.Level() != slog.LevelDebug || c.LogFormat != LogText ||
 		c.Durability != DurabilityInterval || string(c.GossipKey.Bytes()) != "0123456789abcdef" {
 		t.Errorf("%+v", c)
 	}
@@ -94,6 +95,8 @@ func TestLoadRefuses(t *testing.T) {
 		{"KAI_PARTITIONS", "131072", "power of two"},
 		{"KAI_VNODES", "many", "number"},
 		{"KAI_ZONE", strings.Repeat("z", 65), "name"},
+		{"KAI_WEIGHT", "0", "0.1 to 10"},
+		{"KAI_WEIGHT", "heavy", "0.1 to 10"},
 		{"KAI_DURABILITY", "sometimes", "values"},
 		{"KAI_REQUEST_TIMEOUT", "2", "unit"},
 		{"KAI_REQUEST_TIMEOUT", "2h", "between"},

@@ -183,6 +183,10 @@ func (h handler) Send(call *message.Call) {
 		go h.n.handOver(d, call)
 	case call.Kind == message.Hints:
 		d.repairer.Pull(call)
+	case call.Kind == message.Report:
+		h.n.answerReport(d, call)
+	case call.Kind == message.Gather:
+		h.n.answerGather(d, call)
 	case call.Kind == message.Flush:
 		go h.n.flushHere(call)
 	default:

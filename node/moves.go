@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"kai/node/placement"
@@ -40,6 +41,10 @@ func (n *node) move(ctx context.Context, d *dataPath) error {
 		Moves: n.cfg.Moves, Pacer: d.pacer, Timeout: moveTimeout, Tick: moveTick, Logger: n.log,
 	})
 	d.mover.Store(mover)
+	d.seen.Store(seen)
+	var metered sync.WaitGroup
+	metered.Go(func() { n.runMeter(ctx, d, mover.Counters()) })
+	defer metered.Wait()
 	return mover.Run(ctx)
 }
 
@@ -104,118 +109,10 @@ type told func(error)
 // Committed implements the store's callback.
 func (f told) Committed(err error) { f(err) }
 
-// sightings remembers when nodes were last seen alive. One that this process has not seen yet counts
-// as seen at its start: nobody is to be replaced because an observer is young. The mover's own.
-type sightings struct {
-	n    *node
-	d    *dataPath
-	last map[ring.NodeID]time.Time
-	born time.Time
-	// What the last plan was made of, if nothing was to be done: then the same is not planned again at once.
-	idle   bool
-	serial uint64
-	epochs uint64
-	asked  time.Time
-	// able is who may hold partitions by the last plan; nil: nobody knows.
-	able map[ring.NodeID]bool
-}
-
-func newSightings(n *node, d *dataPath) *sightings {
-	return &sightings{n: n, d: d, last: map[ring.NodeID]time.Time{}, born: time.Now()}
-}
-
-// alive lists the nodes that gossip holds for alive.
-func (s *sightings) alive() []ring.NodeID {
-	var ids []ring.NodeID
-	for _, info := range s.n.membership.View().Nodes {
-		if info.Alive {
-			ids = append(ids, info.ID)
-		}
-	}
-	return ids
-}
-
-// gone implements placement's Gone.
-func (s *sightings) gone(id ring.NodeID) bool { return s.able != nil && !s.able[id] }
-
-// replan is how often an idle cluster is planned anew: a node's death counts by time alone.
-const replan = 2 * time.Second
-
-// plan says where partitions should be, if this node is the first of those alive.
-func (s *sightings) plan(current []ring.Configuration) [][]ring.NodeID {
-	now, serial, epochs := time.Now(), s.n.membership.View().Serial, uint64(0)
-	for _, c := range current {
-		epochs += uint64(c.Epoch)
-	}
-	if s.idle && serial == s.serial && epochs == s.epochs && now.Sub(s.asked) < replan {
-		return nil
-	}
-	s.serial, s.epochs, s.asked = serial, epochs, now
-	lists := s.lists(now, current)
-	s.idle = true
-	for p, list := range lists {
-		s.idle = s.idle && slices.Equal(list, current[p].Members)
-	}
-	return lists
-}
-
-func (s *sightings) lists(now time.Time, current []ring.Configuration) [][]ring.NodeID {
-	s.able = nil
-	zones := map[ring.NodeID]string{}
-	for _, founder := range s.d.founding.Nodes {
-		zones[founder.ID] = founder.Zone
-	}
-	held := map[ring.NodeID]bool{}
-	replicas := 0
-	for _, c := range current {
-		for _, id := range c.Members {
-			held[id] = true
-		}
-		replicas = max(replicas, len(c.Members))
-	}
-	first := true
-	may := held // hold partitions
-	for _, info := range s.n.membership.View().Nodes {
-		zones[info.ID] = info.Zone
-		if info.Slot < 0 {
-			continue
-		}
-		if info.Alive {
-			s.last[info.ID] = now
-			first = first && info.ID >= s.n.identity.Node
-		}
-		// One that left and comes back says so anew; until then it is still leaving.
-		if may[info.ID] = true; info.Draining {
-			delete(may, info.ID)
-		}
-	}
-	if !first {
-		return nil
-	}
-	var nodes []ring.Node
-	for id := range may {
-		last, ok := s.last[id]
-		if !ok {
-			last = s.born
-		}
-		if now.Sub(last) < s.n.cfg.ReplaceAfter {
-			nodes = append(nodes, ring.Node{ID: id, Zone: zones[id]})
-		}
-	}
-	if len(nodes) < min(replicas, s.d.founding.Quorum.N) {
-		return nil // who is dead has no substitute: it stays a member, and may come back
-	}
-	s.able = map[ring.NodeID]bool{}
-	for _, node := range nodes {
-		s.able[node.ID] = true
-	}
-	preferred := ring.PreferenceLists(nodes, len(current), s.d.founding.Quorum.N, s.d.founding.VNodes)
-	return placement.Plan(current, preferred, nodes, s.d.founding.Quorum.N)
-}
-
 // drain hands over what this node holds, and returns when it holds nothing, when there is nobody to
 // take it, or when KAI_DRAIN_TIMEOUT is over. Everything must run on meanwhile.
 func (n *node) drain() {
+	n.stopping.Store(true)
 	d := n.data.Load()
 	if d == nil || n.cfg.DrainTimeout == 0 {
 		return
@@ -227,7 +124,7 @@ func (n *node) drain() {
 	}
 	n.log.Info("node drains", "partitions", total, "timeout", n.cfg.DrainTimeout.String())
 	n.draining.Store(true)
-	n.membership.SetDraining()
+	n.membership.SetDraining(true)
 	report := began
 	for left := total; left > 0; left = n.holds(d) {
 		time.Sleep(50 * time.Millisecond)

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -46,7 +47,9 @@ type node struct {
 	data atomic.Pointer[dataPath]
 	// storeFault is why the store takes no more writes.
 	storeFault atomic.Pointer[error]
-	draining   atomic.Bool
+	// draining: it is to hold nothing, because it stops, or an operator wants it so.
+	draining atomic.Bool
+	stopping atomic.Bool
 }
 
 // dataPath is what answers requests, from the founding on.
@@ -56,6 +59,10 @@ type dataPath struct {
 	replica     *replica.Replica
 	coordinator *quorum.Coordinator
 	mover       atomic.Pointer[placement.Mover]
+	seen        atomic.Pointer[sightings]
+	meter       meter
+	outlooks    outlooks
+	recovering  sync.Mutex
 	repairer    *repair.Repairer
 	pacer       *placement.Pacer
 	hints       *repair.Hints
@@ -154,7 +161,7 @@ func (n *node) newMembership() (*membership.Membership, error) {
 		Self: ring.NodeInfo{
 			Node:     ring.Node{ID: n.identity.Node, Zone: n.cfg.Zone},
 			PeerAddr: n.cfg.PeerAddr(), AdminAddr: n.cfg.AdminAddr(),
-			Version: n.opts.Version, Boot: n.identity.Boot, Process: n.identity.Process,
+			Version: n.opts.Version, Boot: n.identity.Boot, Process: n.identity.Process, Weight: n.cfg.Weight,
 		},
 		Cluster: n.cfg.Cluster, Key: n.cfg.GossipKey.Bytes(),
 		Bind: n.cfg.GossipListen.String(), Advertise: advertise,

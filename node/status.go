@@ -16,6 +16,15 @@ type source struct{ n *node }
 
 // Status implements console.Source.
 func (s source) Status() console.Status {
+	st := s.status()
+	if d := s.n.data.Load(); d != nil {
+		st.Transfer = s.n.transfer(d, s.n.outlook(d))
+	}
+	return st
+}
+
+// status is Status without the outlook on moves.
+func (s source) status() console.Status {
 	n := s.n
 	st := console.Status{
 		NodeID: string(n.identity.Node), Version: n.opts.Version, Started: n.started,
@@ -23,7 +32,8 @@ func (s source) Status() console.Status {
 		Store:   n.storeStatus(),
 	}
 	view := n.membership.View()
-	held, favoured := map[ring.NodeID]int{}, map[ring.NodeID]int{}
+	st.Draining = n.draining.Load()
+	var held, favoured map[ring.NodeID]int
 	if d := n.data.Load(); d != nil {
 		f := d.founding
 		st.Cluster = console.Cluster{ID: f.ClusterID, Name: f.Name, Generation: f.Generation, Founding: "founded",
@@ -34,15 +44,11 @@ func (s source) Status() console.Status {
 				able++
 			}
 		}
-		snapshot := d.table.Snapshot()
-		for p := range snapshot.Len() {
-			conf := snapshot.At(ring.Partition(p))
-			for i, id := range conf.Members {
-				held[id]++
-				if i == 0 {
-					favoured[id]++
-				}
-			}
+		current := configurations(d)
+		held, favoured = holdings(membersOf(current))
+		st.Recoveries = recoveries(current)
+		st.Lost = len(n.lost(d))
+		for _, conf := range current {
 			if len(conf.Next) > 0 {
 				st.Moving++
 			}
@@ -64,7 +70,7 @@ func (s source) Status() console.Status {
 	}
 	for _, node := range view.Nodes {
 		st.Nodes = append(st.Nodes, console.Node{
-			ID: string(node.ID), Slot: node.Slot, Zone: node.Zone, Alive: node.Alive, Version: node.Version,
+			ID: string(node.ID), Slot: node.Slot, Zone: node.Zone, Alive: node.Alive, Draining: node.Alive && node.Draining, Version: node.Version,
 			PeerAddr: node.PeerAddr, GossipAddr: node.GossipAddr, AdminAddr: node.AdminAddr, Boot: node.Boot,
 			Partitions: held[node.ID], Favoured: favoured[node.ID],
 		})
@@ -85,7 +91,7 @@ func (s source) Ready() (bool, []string) {
 	var reasons []string
 	d := s.n.data.Load()
 	if d == nil {
-		return false, []string{s.Status().Cluster.Founding}
+		return false, []string{s.status().Cluster.Founding}
 	}
 	if !d.replica.Healthy() {
 		why := "this node does not vote"
@@ -94,7 +100,7 @@ func (s source) Ready() (bool, []string) {
 		}
 		reasons = append(reasons, why)
 	}
-	if s.n.draining.Load() {
+	if s.n.draining.Load() && s.n.stopping.Load() {
 		reasons = append(reasons, "this node hands over what it holds, and will stop")
 	}
 	if missing := d.coordinator.Unreachable(); missing > 0 {
@@ -153,7 +159,7 @@ func (a admin) FlushAll(delay time.Duration) error { return a.n.flushAll(delay) 
 // them.
 func (a admin) Stats(emit func(name, value string)) {
 	n := a.n
-	st := source{n}.Status()
+	st := source{n}.status()
 	alive := 0
 	for _, node := range st.Nodes {
 		if node.Alive {
@@ -216,6 +222,14 @@ func (n *node) measure(emit func(name string, v uint64)) {
 		emit("hints_dropped", hints.Dropped.Load())
 		emit("hints_handed_off", hints.HandedOff.Load())
 		emit("hints_forgotten", hints.Forgotten.Load())
+		if m := d.mover.Load(); m != nil {
+			t := m.Counters()
+			emit("transfer_records", t.Records.Load())
+			emit("transfer_bytes", t.Bytes.Load())
+			emit("transfer_partitions", t.Pulled.Load())
+			emit("transfer_moves_ended", t.Ended.Load())
+			emit("transfer_moves_undone", t.Undone.Load())
+		}
 	}
 	m := n.membership.Stats()
 	emit("discovery_failures", m.FindFailures)

@@ -21,7 +21,7 @@ var pageFiles embed.FS
 //	GET /metrics     Prometheus' text format
 //	GET /            the page
 //
-// It reads only: there is nothing here that changes the node.
+// These read only. If source is an Operator or a Recoverer, too, it answers more, see there.
 func Handler(source Source) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, "ok\n") })
@@ -38,6 +38,12 @@ func Handler(source Source) http.Handler {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 		_ = source.WriteMetrics(w) // what was not written is missing in the scrape; the client sees the cut
 	})
+	if op, ok := source.(Operator); ok {
+		operate(mux, op)
+	}
+	if rec, ok := source.(Recoverer); ok {
+		recoverLost(mux, rec)
+	}
 	if page, err := fs.Sub(pageFiles, "page"); err == nil { // "page" is a valid path, so it is nil
 		mux.Handle("GET /", http.FileServerFS(page))
 	}

@@ -14,14 +14,22 @@ type Status struct {
 	// Ready and Reasons are as in /readyz; the server fills them.
 	Ready   bool     `json:"ready"`
 	Reasons []string `json:"reasons,omitempty"`
-	Cluster Cluster  `json:"cluster"`
+	// Draining: the node hands over all it holds.
+	Draining bool    `json:"draining,omitempty"`
+	Cluster  Cluster `json:"cluster"`
 	// Nodes are all known nodes, sorted by id.
 	Nodes []Node `json:"nodes"`
 	// UnderReplicated counts the partitions with fewer replicas than N; Reason says why.
 	UnderReplicated UnderReplicated `json:"under_replicated"`
+	// Lost counts the partitions that have lost their quorum for good: see Recovery.
+	Lost int `json:"lost,omitempty"`
+	// Recoveries tell of those that had, and were recovered.
+	Recoveries Recoveries `json:"recoveries"`
 	// Moving counts the partitions on their way to other nodes.
-	Moving int   `json:"moving"`
-	Store  Store `json:"store"`
+	Moving int `json:"moving"`
+	// Transfer says how they get on.
+	Transfer Transfer `json:"transfer"`
+	Store    Store    `json:"store"`
 	// Links are the connections to other nodes, sorted by node.
 	Links []Link `json:"links,omitempty"`
 }
@@ -45,6 +53,7 @@ type Node struct {
 	Slot       int    `json:"slot"`
 	Zone       string `json:"zone"`
 	Alive      bool   `json:"alive"`
+	Draining   bool   `json:"draining,omitempty"`
 	Version    string `json:"version"`
 	PeerAddr   string `json:"peer_addr"`
 	GossipAddr string `json:"gossip_addr"`
@@ -61,6 +70,12 @@ type Node struct {
 type UnderReplicated struct {
 	Partitions int    `json:"partitions"`
 	Reason     string `json:"reason,omitempty"`
+}
+
+// Recoveries are the partitions that were recovered: the highest generation of any, and how many.
+type Recoveries struct {
+	Generation int `json:"generation"`
+	Partitions int `json:"partitions"`
 }
 
 // Store is what the answering node keeps.

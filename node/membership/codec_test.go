@@ -13,7 +13,7 @@ import (
 func testMeta() meta {
 	return meta{
 		Boot: 300, Settings: settings{ring.Quorum{N: 3, R: 2, W: 2}, 1024, 128}, Expect: 3, ClusterID: strings.Repeat("ab", 16),
-		Zone: "eu-1a", PeerAddr: "10.0.0.1:11212", AdminAddr: "10.0.0.1:11214", Version: "v1.2.3", Slot: 300, Draining: true, Process: 1 << 40,
+		Zone: "eu-1a", PeerAddr: "10.0.0.1:11212", AdminAddr: "10.0.0.1:11214", Version: "v1.2.3", Slot: 300, Draining: true, Process: 1 << 40, Weight: 2500,
 	}
 }
 
@@ -27,14 +27,19 @@ func TestMeta(t *testing.T) {
 	for i := range b {
 		got, err := parseMeta(b[:i])
 		switch len(b) - i {
-		case 9: // what a build before slots says
-			if err != nil || got.Slot != -1 {
+		case 11: // what a build before slots says
+			if err != nil || got.Slot != -1 || got.Weight != 0 {
 				t.Errorf("without a slot: %+v, %v", got, err)
 			}
 			continue
-		case 6: // what a build before processes says
+		case 8: // what a build before processes says
 			if err != nil || got.Slot != want.Slot || got.Process != 0 {
 				t.Errorf("without a process: %+v, %v", got, err)
+			}
+			continue
+		case 2: // what a build before weights says
+			if err != nil || got.Slot != want.Slot || got.Process != want.Process || got.Weight != 0 {
+				t.Errorf("without a weight: %+v, %v", got, err)
 			}
 			continue
 		}
@@ -47,7 +52,7 @@ func TestMeta(t *testing.T) {
 	}
 	// Nodes of different builds gossip with each other: these bytes are a format.
 	const golden = "01030202ac02800880010320" + "6162616261626162616261626162616261626162616261626162616261626162" +
-		"0565752d31610e31302e302e302e313a31313231320e31302e302e302e313a31313231340676312e322e33" + "ad0201" + "808080808020"
+		"0565752d31610e31302e302e302e313a31313231320e31302e302e302e313a31313231340676312e322e33" + "ad0201" + "808080808020" + "c413"
 	if got := hex.EncodeToString(b); got != golden {
 		t.Errorf("the format has changed: %s", got)
 	}

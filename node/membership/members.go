@@ -63,7 +63,7 @@ func (s *members) seen(node *memberlist.Node, m meta, now time.Time) {
 	s.known[id] = &member{
 		info: ring.NodeInfo{
 			Node: ring.Node{ID: id, Zone: m.Zone}, PeerAddr: m.PeerAddr, GossipAddr: node.Address(), AdminAddr: m.AdminAddr,
-			Version: m.Version, ClusterID: m.ClusterID, Boot: m.Boot, Process: m.Process, Alive: true, Slot: m.Slot, Draining: m.Draining,
+			Version: m.Version, ClusterID: m.ClusterID, Boot: m.Boot, Process: m.Process, Alive: true, Slot: m.Slot, Draining: m.Draining, Weight: m.Weight,
 		},
 		settings: m.Settings, expect: m.Expect, since: since,
 		node: memberlist.Node{Name: node.Name, Addr: slices.Clone(node.Addr), Port: node.Port},

@@ -253,10 +253,10 @@ func (m *Membership) renew() {
 	})
 }
 
-// SetDraining says that this node hands over what it holds. Run runs.
-func (m *Membership) SetDraining() {
-	m.draining.Store(true)
-	m.members.update(m.options.Self.ID, func(o *member) { o.info.Draining = true })
+// SetDraining says whether this node hands over what it holds, from now on. Run runs.
+func (m *Membership) SetDraining(on bool) {
+	m.draining.Store(on)
+	m.members.update(m.options.Self.ID, func(o *member) { o.info.Draining = on })
 	m.renew()
 }
 

@@ -21,7 +21,8 @@ type meta struct {
 	Version   string
 	Slot      int // -1 before the node has one
 	Draining  bool
-	Process   uint64 // 0: not told
+	Process   uint64      // 0: not told
+	Weight    ring.Weight // 0: it says none
 }
 
 const (
@@ -35,7 +36,7 @@ var errMeta = errors.New("gossiped node data is malformed")
 
 // appendMeta encodes: version byte; N, R, W a byte each; then uvarints boot, partitions, vnodes,
 // expect; then texts, each with its length before it; then uvarints: one more than the slot, flags (1:
-// draining), the process. Later builds may append fields.
+// draining), the process, and the weight. Later builds may append fields.
 func appendMeta(b []byte, m meta) []byte {
 	b = append(b, metaVersion, byte(m.Settings.Quorum.N), byte(m.Settings.Quorum.R), byte(m.Settings.Quorum.W))
 	for _, n := range []uint64{m.Boot, uint64(m.Settings.Partitions), uint64(m.Settings.VNodes), uint64(m.Expect)} {
@@ -50,7 +51,8 @@ func appendMeta(b []byte, m meta) []byte {
 		flags = flagDraining
 	}
 	b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(m.Slot+1)), flags)
-	return binary.AppendUvarint(b, m.Process)
+	b = binary.AppendUvarint(b, m.Process)
+	return binary.AppendUvarint(b, uint64(m.Weight))
 }
 
 // parseMeta decodes; it ignores fields appended by later builds.
@@ -103,6 +105,14 @@ func parseMeta(b []byte) (meta, error) {
 			return meta{}, errMeta
 		}
 		m.Process = process
+		b = b[size:]
+	}
+	if len(b) > 0 { // nor of a weight
+		weight, size := binary.Uvarint(b)
+		if size <= 0 || weight != 0 && (weight < uint64(ring.MinWeight) || weight > uint64(ring.MaxWeight)) {
+			return meta{}, errMeta
+		}
+		m.Weight = ring.Weight(weight)
 	}
 	if m.ClusterID != "" && !isHex(m.ClusterID, len(clusterIDOfFullLength)) {
 		return meta{}, errMeta

@@ -42,7 +42,7 @@ type Vote struct {
 
 // Options of a Membership. All fields without a word about zero are required.
 type Options struct {
-	// Self describes this node; ID, Zone, PeerAddr, AdminAddr, Version, Boot and Process
+	// Self describes this node; ID, Zone, PeerAddr, AdminAddr, Version, Boot, Weight and Process
 	// (0 if there is none) are used.
 	Self ring.NodeInfo
 	// Cluster is the name of the cluster: nodes of another name are strangers.
@@ -181,6 +181,6 @@ func (o *Options) longestMeta() int {
 func (o *Options) meta(clusterID string, slot int, draining bool) meta {
 	return meta{
 		Boot: o.Self.Boot, Settings: o.settings(), Expect: o.Expect, ClusterID: clusterID, Zone: o.Self.Zone,
-		PeerAddr: o.Self.PeerAddr, AdminAddr: o.Self.AdminAddr, Version: o.Self.Version, Slot: slot, Draining: draining, Process: o.Self.Process,
+		PeerAddr: o.Self.PeerAddr, AdminAddr: o.Self.AdminAddr, Version: o.Self.Version, Slot: slot, Draining: draining, Process: o.Self.Process, Weight: o.Self.Weight,
 	}
 }

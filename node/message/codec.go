@@ -59,7 +59,7 @@ func (k Kind) hasKey() bool { return k <= Mutate || k == Flush || k == Hints }
 // understand. Whoever appends requests of others calls it first.
 func (q *Request) Check() error {
 	switch {
-	case q.Kind < Read || q.Kind > Hints:
+	case q.Kind < Read || q.Kind > Gather:
 		return fmt.Errorf("%w: kind %d", ErrInvalid, q.Kind)
 	case len(q.Key) > record.MaxInternalKey:
 		return fmt.Errorf("%w: key of %d bytes", ErrInvalid, len(q.Key))

@@ -57,7 +57,7 @@ func randConfiguration(r *rand.Rand) (c ring.Configuration) {
 
 func randRequest(r *rand.Rand) *Request {
 	q := &Request{
-		Kind: Kind(1 + r.IntN(int(Hints))), Digest: r.IntN(2) == 0,
+		Kind: Kind(1 + r.IntN(int(Gather))), Digest: r.IntN(2) == 0,
 		Partition: ring.Partition(r.Uint32()), Epoch: r.Uint32(),
 		Key: randBytes(r, 1, record.MaxInternalKey), Ballot: randBallot(r), Next: randBallot(r),
 		Configuration: randConfiguration(r),

@@ -57,6 +57,11 @@ const (
 	// reads them from the sender, whose id is Key. It is answered when it has: Items of the reply is an
 	// answer, without a record, for each; one that is not OK has not been taken over.
 	Hints
+	// Report asks a node how its transfers go: Items of the reply is what package node makes of it.
+	Report
+	// Gather asks a member of Partition to take over what the members of Configuration hold that it does not: OK when
+	// that is done, Busy until then.
+	Gather
 )
 
 // TraceLen is the room for trace context: 16 bytes trace id, 8 span id, 1 flags.

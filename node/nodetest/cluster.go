@@ -44,6 +44,7 @@ type Config struct {
 	Repairing  bool // replicas are compared all the time, and hints handed off
 	// RepairPause is between two passes of that; 0: a few milliseconds.
 	RepairPause time.Duration
+	Gossiping   bool // nodes know who is there; movers tell everybody of new configurations, and ask
 	// WithoutMoving switches rules of moving partitions off.
 	WithoutMoving placement.Rule
 	// WideAfter: see quorum.Options; 0 here for never.
@@ -209,7 +210,7 @@ func (c *Cluster) start(i int) {
 		Self: nd.id, Partitions: c.Partitions, Quorum: c.Quorum, Configuration: inc.table.Configuration, Adopt: inc.adopt,
 		Peer:  func(id ring.NodeID) placement.Replica { return links[id] },
 		Local: inc.replica, Decide: inc.coordinator.Decide,
-		Moves: 4, Timeout: c.Timeout / 2, Tick: moverTick + time.Duration(i)*time.Microsecond, Logger: c.logs, Without: c.WithoutMoving,
+		Everybody: c.everybody(), Moves: 4, Timeout: c.Timeout / 2, Tick: moverTick + time.Duration(i)*time.Microsecond, Logger: c.logs, Without: c.WithoutMoving,
 	})
 	inc.repairer = repair.New(repair.Options{
 		Self: nd.id, Partitions: c.Partitions, Configuration: inc.table.Configuration,
@@ -243,6 +244,21 @@ func (i *incarnation) hinter() quorum.Hinter {
 		return nil
 	}
 	return i.hints
+}
+
+// everybody is placement's Everybody; nil for a cluster without gossip.
+func (c *Cluster) everybody() func() []ring.NodeID {
+	if !c.Gossiping {
+		return nil
+	}
+	return func() (ids []ring.NodeID) {
+		for _, n := range c.nodes {
+			if inc := n.current(); inc != nil && inc.alive() {
+				ids = append(ids, n.id)
+			}
+		}
+		return ids
+	}
 }
 
 // moverTick is how often movers look for something to do.

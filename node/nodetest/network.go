@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"kai/node/message"
+	"kai/node/placement"
 	"kai/node/ring"
 )
 
@@ -51,7 +52,7 @@ func topic(call *message.Call) string {
 	if call.Kind == message.ReadMany || call.Kind == message.Hints {
 		return string(call.Request.Items)
 	}
-	if call.Kind == message.Transfer || call.Kind == message.Pulled || call.Kind == message.Sums {
+	if call.Kind == message.Transfer || call.Kind == message.Pulled || call.Kind == message.Sums || call.Kind == message.Gather {
 		return fmt.Sprint("partition ", call.Partition, " epoch ", call.Epoch, " behind ", call.Key)
 	}
 	return string(call.Key)
@@ -270,11 +271,18 @@ func (c *Cluster) deliver(l *link, frame []byte) bool {
 		inc.coordinator.Forwarded(call)
 		return false // a link delivers a mutation at most once
 	}
-	if call.Kind == message.Hints {
+	switch call.Kind {
+	case message.Hints:
 		inc.repairer.Pull(call)
 		return true
+	case message.Gather:
+		inc.mover.AnswerGather(call)
+	case message.Configurations:
+		placement.Newer(call, c.Partitions, inc.table.Configuration)
+		call.Completion.Done(call)
+	default:
+		inc.replica.Send(call)
 	}
-	inc.replica.Send(call)
 	return !refused.Load()
 }
 

@@ -85,21 +85,25 @@ const (
 // node is to hold, and ends moves that anybody began. Rival movers are harmless, and so is the end of
 // one at any moment: another finishes (CONSISTENCY: "Who owns a partition"). Safe for concurrent use.
 type Mover struct {
-	o      Options
-	mu     sync.Mutex
-	busy   map[ring.Partition]bool          // driven here
-	pulls  map[ring.Partition]bool          // pulled here
-	undone map[ring.Partition]bool          // taken back here
-	todo   map[ring.Partition][]ring.NodeID // planned; Run's own
-	wake   chan struct{}                    // room for one
-	heard  map[ring.NodeID]bool             // who has told all configurations it knows
-	next   int                              // to be asked for them
-	tasks  sync.WaitGroup
+	o       Options
+	mu      sync.Mutex
+	busy    map[ring.Partition]bool          // driven here
+	pulls   map[ring.Partition]bool          // pulled here
+	undone  map[ring.Partition]bool          // taken back here
+	gathers map[ring.Partition]*gathering    // see AnswerGather
+	life    context.Context                  // Run's, while it runs
+	todo    map[ring.Partition][]ring.NodeID // planned; Run's own
+	wake    chan struct{}                    // room for one
+	heard   map[ring.NodeID]bool             // who has told all configurations it knows
+	next    int                              // to be asked for them
+	tasks   sync.WaitGroup
+
+	counters Counters
 }
 
 // NewMover makes a mover; it starts nothing.
 func NewMover(o Options) *Mover {
-	return &Mover{o: o, busy: map[ring.Partition]bool{}, pulls: map[ring.Partition]bool{}, undone: map[ring.Partition]bool{}, wake: make(chan struct{}, 1), heard: map[ring.NodeID]bool{}}
+	return &Mover{o: o, busy: map[ring.Partition]bool{}, pulls: map[ring.Partition]bool{}, undone: map[ring.Partition]bool{}, gathers: map[ring.Partition]*gathering{}, wake: make(chan struct{}, 1), heard: map[ring.NodeID]bool{}}
 }
 
 // askPause is how long a node that has not pulled is left alone, at first.
@@ -110,6 +114,8 @@ func (m *Mover) has(r Rule) bool { return m.o.Without&r == 0 }
 // Run looks for something to do until ctx ends, and returns when all it began has ended.
 func (m *Mover) Run(ctx context.Context) error {
 	defer m.tasks.Wait()
+	m.live(ctx)
+	defer m.live(nil)
 	tick := time.NewTicker(m.o.Tick)
 	defer tick.Stop()
 	m.tasks.Go(func() { m.learn(ctx) })
@@ -126,6 +132,13 @@ func (m *Mover) Run(ctx context.Context) error {
 			m.plan(ctx)
 		}
 	}
+}
+
+// live says what those that are begun by others' messages live by.
+func (m *Mover) live(ctx context.Context) {
+	m.mu.Lock()
+	m.life = ctx
+	m.mu.Unlock()
 }
 
 // learnEvery is how often a node is asked for its configurations, once all have been.
@@ -195,7 +208,7 @@ func (m *Mover) start(ctx context.Context) {
 	}
 	room := m.o.Moves
 	for p := range ring.Partition(m.o.Partitions) {
-		if len(m.o.Configuration(p).Next) > 0 {
+		if len(m.o.Configuration(p).Next) > 0 || m.driven(p) {
 			room--
 		}
 	}
@@ -208,6 +221,13 @@ func (m *Mover) start(ctx context.Context) {
 			room--
 		}
 	}
+}
+
+// driven reports whether p's next configuration is being decided by this node.
+func (m *Mover) driven(p ring.Partition) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.busy[p]
 }
 
 // drives reports whether it is this node's turn to move a partition of that configuration: the first
@@ -275,7 +295,11 @@ func (m *Mover) Undo(ctx context.Context, p ring.Partition) error {
 	if len(c.Next) == 0 {
 		return nil
 	}
-	return m.advance(ctx, p, ring.Configuration{Epoch: c.Epoch + 1, Members: c.Members})
+	err := m.advance(ctx, p, ring.Configuration{Epoch: c.Epoch + 1, Members: c.Members})
+	if err == nil {
+		m.counters.Undone.Add(1)
+	}
+	return err
 }
 
 // finish ends the move of p, once all its new members have pulled it.
@@ -300,7 +324,11 @@ func (m *Mover) finish(ctx context.Context, p ring.Partition, c ring.Configurati
 			}
 		}
 	}
-	return m.advance(ctx, p, ring.Configuration{Epoch: c.Epoch + 1, Members: c.Next})
+	err := m.advance(ctx, p, ring.Configuration{Epoch: c.Epoch + 1, Members: c.Next})
+	if err == nil {
+		m.counters.Ended.Add(1)
+	}
+	return err
 }
 
 // needsPull reports whether the new member id must pull before the joint configuration c may end. One
@@ -340,16 +368,7 @@ func (m *Mover) advance(ctx context.Context, p ring.Partition, c ring.Configurat
 	}
 	m.o.Logger.Debug("partition moves", "partition", p, "epoch", chosen.Epoch, "members", chosen.Members, "next", chosen.Next)
 	m.o.Adopt(p, chosen)
-	told := slices.Concat(c.Members, chosen.Members, chosen.Next)
-	if m.o.Everybody != nil {
-		told = append(told, m.o.Everybody()...)
-	}
-	slices.Sort(told)
-	for _, id := range slices.Compact(told) {
-		if id != m.o.Self {
-			m.tell(p, chosen, id)
-		}
-	}
+	m.tellAll(p, chosen, c.Members)
 	return nil
 }
 

@@ -7,18 +7,18 @@ import (
 	"kai/node/ring"
 )
 
-// Slack is how far above the mean a node's share of the partitions may be.
+// Slack is how far above the mean, or by weights above its own share, what a node holds may be.
 const Slack = 0.05
 
 // Plan says which nodes should hold each partition, if these nodes are to hold all: the members of now,
 // changed as little as it takes so that each partition has min(n, len(nodes)) replicas, in distinct
-// zones while there are zones left, and no node holds more than Slack above the mean (which zones of
-// unequal size may prevent: zones come first). The order tells who coordinates: who comes takes the
+// zones while there are zones left, and no node holds more than Slack above its share, which is the mean
+// when all weights are equal (zones of unequal size may prevent that: zones come first). The order tells who coordinates: who comes takes the
 // place of who goes. It is a pure function; a plan carried out is a plan that changes nothing.
 //
 // Which node takes what nobody holds is told by the consistent-hash ring (preferred, by partition: see
 // ring.PreferenceLists), as far as the bound allows.
-func Plan(current []ring.Configuration, preferred [][]ring.NodeID, nodes []ring.Node, n int) [][]ring.NodeID {
+func Plan(current []ring.Configuration, preferred [][]ring.NodeID, nodes []ring.Weighted, n int) [][]ring.NodeID {
 	pl := newPlanner(current, preferred, nodes, n)
 	if len(pl.nodes) == 0 {
 		return pl.result()
@@ -30,26 +30,28 @@ func Plan(current []ring.Configuration, preferred [][]ring.NodeID, nodes []ring.
 		}
 	}
 	pl.spread()
-	pl.balance()
+	for pl.balance() { // a receiver that nobody could give anything to may get something now
+	}
 	return pl.result()
 }
 
 type planner struct {
-	nodes     []ring.Node // sorted by id
+	nodes     []ring.Weighted // sorted by id
 	index     map[ring.NodeID]int
 	preferred [][]int
 	zone      []int // by node
 	zones     int
 	n         int
-	lists     [][]int // by partition: the plan as it grows
-	load      []int   // by node: partitions held
-	limit     int     // most partitions of a node
-	least     int     // that a node should hold
+	lists     [][]int   // by partition: the plan as it grows
+	load      []int     // by node: partitions held
+	share     []float64 // by node: partitions it should hold
+	limit     []int     // by node: most partitions
+	least     []int     // by node: that it should hold
 }
 
-func newPlanner(current []ring.Configuration, preferred [][]ring.NodeID, nodes []ring.Node, n int) *planner {
+func newPlanner(current []ring.Configuration, preferred [][]ring.NodeID, nodes []ring.Weighted, n int) *planner {
 	pl := &planner{nodes: slices.Clone(nodes), index: map[ring.NodeID]int{}, lists: make([][]int, len(current)), load: make([]int, len(nodes)), zone: make([]int, len(nodes))}
-	slices.SortFunc(pl.nodes, func(a, b ring.Node) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(pl.nodes, func(a, b ring.Weighted) int { return cmp.Compare(a.ID, b.ID) })
 	numbers := map[string]int{}
 	for i, node := range pl.nodes {
 		pl.index[node.ID] = i
@@ -62,9 +64,7 @@ func newPlanner(current []ring.Configuration, preferred [][]ring.NodeID, nodes [
 	if pl.n == 0 {
 		return pl
 	}
-	all := len(current) * pl.n
-	pl.least = all / len(nodes)
-	pl.limit = max((all+len(nodes)-1)/len(nodes), int(float64(all)*(1+Slack)/float64(len(nodes))))
+	pl.setShares(len(current))
 	pl.preferred = make([][]int, len(current))
 	for p, c := range current {
 		members := c.Members
@@ -86,6 +86,9 @@ func newPlanner(current []ring.Configuration, preferred [][]ring.NodeID, nodes [
 	return pl
 }
 
+// fill is how much of its share node i holds.
+func (pl *planner) fill(i int) float64 { return float64(pl.load[i]) / pl.share[i] }
+
 // crowded is how many of p's replicas, but the one at position without, share node i's zone.
 func (pl *planner) crowded(p, i, without int) int {
 	count := 0
@@ -101,19 +104,19 @@ func (pl *planner) crowded(p, i, without int) int {
 // none): of the least crowded zones, below the limit, preferred by the ring, with the least load; in
 // this order of importance.
 func (pl *planner) pick(p, without int) int {
-	best, bestRank := -1, [4]int{}
+	best, bestRank := -1, [4]float64{}
 	for i := range pl.nodes {
 		if slices.Contains(pl.lists[p], i) {
 			continue
 		}
 		full, place := 0, slices.Index(pl.preferred[p], i)
-		if pl.load[i] >= pl.limit {
-			full = 1 + pl.load[i] - pl.limit
+		if pl.load[i] >= pl.limit[i] {
+			full = 1 + pl.load[i] - pl.limit[i]
 		}
 		if place < 0 {
 			place = len(pl.preferred[p])
 		}
-		rank := [4]int{pl.crowded(p, i, without), full, place, pl.load[i]}
+		rank := [4]float64{float64(pl.crowded(p, i, without)), float64(full), float64(place), pl.fill(i)}
 		if best < 0 || slices.Compare(rank[:], bestRank[:]) < 0 {
 			best, bestRank = i, rank
 		}
@@ -142,9 +145,10 @@ func (pl *planner) spread() {
 	}
 }
 
-// balance moves replicas from the nodes that hold most to those that hold least, until nobody is above
-// the limit, and nobody below the mean while another is above it; as far as zones allow.
-func (pl *planner) balance() {
+// balance moves replicas from the nodes that hold most to those that hold least, by their shares, until nobody is
+// above its limit, and nobody below its share while another is above its own; as far as zones allow. Each step takes
+// one from what is above the limits, or from what is missing to the shares, so it ends.
+func (pl *planner) balance() (moved bool) {
 	held := make([][]int, len(pl.nodes)) // partitions by node
 	for p, list := range pl.lists {
 		for _, i := range list {
@@ -155,14 +159,16 @@ func (pl *planner) balance() {
 	for {
 		to := -1
 		for i := range pl.nodes {
-			if !done[i] && pl.load[i] < pl.limit && (to < 0 || pl.load[i] < pl.load[to]) {
+			if !done[i] && pl.load[i] < pl.limit[i] && (to < 0 || pl.fill(i) < pl.fill(to)) {
 				to = i
 			}
 		}
-		if to < 0 || !pl.give(to, held) {
-			if to < 0 {
-				return
-			}
+		switch {
+		case to < 0:
+			return moved
+		case pl.give(to, held):
+			moved = true
+		default:
 			done[to] = true
 		}
 	}
@@ -172,12 +178,11 @@ func (pl *planner) balance() {
 func (pl *planner) give(to int, held [][]int) bool {
 	donors := make([]int, 0, len(pl.nodes))
 	for i := range pl.nodes {
-		over := pl.load[i] > pl.limit || pl.load[i] > pl.least && pl.load[to] < pl.least
-		if over && pl.load[i] > pl.load[to]+1 {
+		if pl.load[i] > pl.limit[i] || pl.load[i] > pl.least[i] && pl.load[to] < pl.least[to] {
 			donors = append(donors, i)
 		}
 	}
-	slices.SortFunc(donors, func(a, b int) int { return cmp.Or(pl.load[b]-pl.load[a], a-b) })
+	slices.SortFunc(donors, func(a, b int) int { return cmp.Or(cmp.Compare(pl.fill(b), pl.fill(a)), a-b) })
 	for _, from := range donors {
 		best, bestAt, bestPlace := -1, 0, 0
 		for _, p := range held[from] {

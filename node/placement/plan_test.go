@@ -20,6 +20,15 @@ func planNodes(n int, zones ...string) []ring.Node {
 	return nodes
 }
 
+// ordinary gives all nodes the same weight.
+func ordinary(nodes []ring.Node) []ring.Weighted {
+	weighted := make([]ring.Weighted, len(nodes))
+	for i, node := range nodes {
+		weighted[i].Node = node
+	}
+	return weighted
+}
+
 // cluster is the configurations as plans change them.
 type cluster struct {
 	t     testing.TB
@@ -28,7 +37,7 @@ type cluster struct {
 }
 
 func (c *cluster) plan(nodes []ring.Node) [][]ring.NodeID {
-	return Plan(c.confs, ring.PreferenceLists(nodes, len(c.confs), len(nodes), 64), nodes, c.n)
+	return Plan(c.confs, ring.PreferenceLists(nodes, len(c.confs), len(nodes), 64), ordinary(nodes), c.n)
 }
 
 // goTo carries a plan out, and tells how many replicas moved.
@@ -159,7 +168,7 @@ func BenchmarkPlan(b *testing.B) {
 			c := newCluster(b, size.partitions, 3, nodes[:size.nodes])
 			preferred := ring.PreferenceLists(nodes, size.partitions, 3, 64)
 			for b.Loop() {
-				Plan(c.confs, preferred, nodes, 3)
+				Plan(c.confs, preferred, ordinary(nodes), 3)
 			}
 		})
 	}

@@ -36,7 +36,11 @@ func (m *Mover) pull(ctx context.Context, p ring.Partition, c ring.Configuration
 	if need > 0 {
 		return fmt.Errorf("%d more old members of partition %d needed: %w", need, p, failed)
 	}
-	return m.mark(p, c.Epoch, fence)
+	if err := m.mark(p, c.Epoch, fence); err != nil {
+		return err
+	}
+	m.counters.Pulled.Add(1)
+	return nil
 }
 
 // sources are the old members, this node first, then healthy ones.
@@ -82,9 +86,13 @@ func (m *Mover) pullFrom(ctx context.Context, p ring.Partition, c ring.Configura
 		if !ok {
 			return fence, fmt.Errorf("transfer of partition %d from %s: bad page", p, id)
 		}
-		last, err := m.store(p, c.Epoch, rows)
+		last, records, err := m.store(message.Accept, p, c.Epoch, rows)
 		if err != nil {
 			return fence, fmt.Errorf("transfer of partition %d from %s: %w", p, id, err)
+		}
+		if id != m.o.Self {
+			m.counters.Records.Add(uint64(records))
+			m.counters.Bytes.Add(uint64(len(rows)))
 		}
 		if !more {
 			return reply.Ballot, nil
@@ -97,8 +105,8 @@ func (m *Mover) pullFrom(ctx context.Context, p ring.Partition, c ring.Configura
 	}
 }
 
-// store stores a page's records, and returns its last key once all are durable.
-func (m *Mover) store(p ring.Partition, epoch uint32, rows []byte) (last []byte, err error) {
+// store has this node's replica learn a page's records, for a transfer (Accept) or a Gather, and returns its last key and their number once all are durable.
+func (m *Mover) store(kind message.Kind, p ring.Partition, epoch uint32, rows []byte) (last []byte, records int, err error) {
 	w := &learning{status: message.OK}
 	for len(rows) > 0 {
 		key, enc, rest, ok := message.NextRow(rows)
@@ -107,8 +115,9 @@ func (m *Mover) store(p ring.Partition, epoch uint32, rows []byte) (last []byte,
 			break
 		}
 		rows, last = rest, key
+		records++
 		call := &message.Call{Completion: w}
-		call.Request = message.Request{Kind: message.Accept, Partition: p, Epoch: epoch, Hash: ring.Hash(key), Key: key, Record: enc}
+		call.Request = message.Request{Kind: kind, Partition: p, Epoch: epoch, Hash: ring.Hash(key), Key: key, Record: enc}
 		w.wait.Add(1)
 		m.o.Local.Learn(call)
 	}
@@ -116,7 +125,7 @@ func (m *Mover) store(p ring.Partition, epoch uint32, rows []byte) (last []byte,
 	if w.status != message.OK && err == nil {
 		err = fmt.Errorf("not stored: %s", w.status)
 	}
-	return last, err
+	return last, records, err
 }
 
 // learning waits for the records of a page.

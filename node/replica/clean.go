@@ -151,7 +151,8 @@ func (r *Replica) Drop(p ring.Partition) (more bool, err error) {
 	r.confMu.Lock()
 	c := r.opts.Configurations.Configuration(p)
 	_, busy := r.adopting[p]
-	if busy || c.Has(r.opts.Self) || r.cleans.empty[p].Load() == c.Epoch {
+	// What a recovered partition left behind stays: somebody may want to look for what was lost.
+	if busy || c.Has(r.opts.Self) || ring.Generation(c.Epoch) > 0 || r.cleans.empty[p].Load() == c.Epoch {
 		r.confMu.Unlock()
 		return false, nil
 	}

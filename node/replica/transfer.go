@@ -170,10 +170,11 @@ func (r *Replica) answerPulled(call *message.Call) {
 	call.Completion.Done(call)
 }
 
-// purged reports whether the state at b may be one that all members have forgotten. While a partition moves
+// purged reports whether the state at b may be one that all members have forgotten. What the survivors of a lost partition gather is not:
+// nobody can purge there. While a partition moves
 // nobody purges, and what a new member learns may be older than a fence that it has of an earlier membership.
 func (r *Replica) purged(call *message.Call, b record.Ballot) bool {
-	return len(r.opts.Configurations.Configuration(call.Partition).Next) == 0 && !r.PurgeFence(call.Partition).Less(b)
+	return call.Kind != message.Gather && len(r.opts.Configurations.Configuration(call.Partition).Next) == 0 && !r.PurgeFence(call.Partition).Less(b)
 }
 
 // Learn stores a record that another replica had accepted, unless this one has a newer state. It is

@@ -24,20 +24,30 @@ const favouredSlack = 0.05
 // each once, of distinct zones while there are zones left, min(n, len(nodes)) of them. partitions
 // is a power of two; nodes with the same id count once. Without nodes the lists are empty.
 func PreferenceLists(nodes []Node, partitions, n, vnodes int) [][]NodeID {
+	weighted := make([]Weighted, len(nodes))
+	for i, node := range nodes {
+		weighted[i].Node = node
+	}
+	return WeightedLists(weighted, partitions, n, vnodes)
+}
+
+// WeightedLists is PreferenceLists of nodes that have more or fewer tokens, and are favoured by more or
+// fewer partitions, by their weights; with equal weights it is the same.
+func WeightedLists(nodes []Weighted, partitions, n, vnodes int) [][]NodeID {
 	nodes = slices.Clone(nodes)
-	slices.SortFunc(nodes, func(a, b Node) int { return cmp.Compare(a.ID, b.ID) })
-	nodes = slices.CompactFunc(nodes, func(a, b Node) bool { return a.ID == b.ID })
+	slices.SortFunc(nodes, func(a, b Weighted) int { return cmp.Compare(a.ID, b.ID) })
+	nodes = slices.CompactFunc(nodes, func(a, b Weighted) bool { return a.ID == b.ID })
 	lists := make([][]NodeID, partitions)
 	if n = min(n, len(nodes)); n < 1 {
 		return lists
 	}
 	w := newWalker(nodes, n, vnodes)
+	limits := favouredLimits(nodes, partitions)
 	shift := 64 - bits.TrailingZeros(uint(partitions))
-	limit := favouredLimit(partitions, len(nodes))
 	favoured := make([]int, len(nodes))
 	for p := range lists {
 		list := w.walk(uint64(p) << shift)
-		favour(list, favoured, limit)
+		favour(list, favoured, limits)
 		lists[p] = make([]NodeID, n)
 		for i, node := range list {
 			lists[p][i] = nodes[node].ID
@@ -46,20 +56,33 @@ func PreferenceLists(nodes []Node, partitions, n, vnodes int) [][]NodeID {
 	return lists
 }
 
-// favouredLimit is the number of partitions that may favour one of n nodes; at least the mean,
+// favouredLimits are the numbers of partitions that may favour each of the nodes; at least its share,
 // rounded up, so that there is always room for all.
-func favouredLimit(partitions, n int) int {
-	return max((partitions+n-1)/n, int(float64(partitions)*(1+favouredSlack)/float64(n)))
+func favouredLimits(nodes []Weighted, partitions int) []int {
+	sum, limits := 0, make([]int, len(nodes))
+	for _, node := range nodes {
+		sum += node.Weight.Thousandths()
+	}
+	for i, node := range nodes {
+		// Without common divisors, so that equal weights, whatever they are, give the same limit.
+		a, b := node.Weight.Thousandths(), sum
+		for b != 0 {
+			a, b = b, a%b
+		}
+		part, whole := node.Weight.Thousandths()/a, sum/a
+		limits[i] = max((partitions*part+whole-1)/whole, int(float64(partitions)*(1+favouredSlack)*float64(part)/float64(whole)))
+	}
+	return limits
 }
 
-// favour moves the first node of the list that is below the limit to the front, and counts it. When
-// all are at the limit (late partitions of a large cluster), the least favoured one it is.
-func favour(list []int, favoured []int, limit int) {
-	at := slices.IndexFunc(list, func(node int) bool { return favoured[node] < limit })
+// favour moves the first node of the list that is below its limit to the front, and counts it. When
+// all are at their limits (late partitions of a large cluster), the least favoured one it is.
+func favour(list []int, favoured, limits []int) {
+	at := slices.IndexFunc(list, func(node int) bool { return favoured[node] < limits[node] })
 	if at < 0 {
 		at = 0
 		for i, node := range list {
-			if favoured[node] < favoured[list[at]] {
+			if favoured[node]*limits[list[at]] < favoured[list[at]]*limits[node] {
 				at = i
 			}
 		}
@@ -85,7 +108,7 @@ type walker struct {
 	spare  []int // nodes passed over because of their zone, in the order met
 }
 
-func newWalker(nodes []Node, n, vnodes int) *walker {
+func newWalker(nodes []Weighted, n, vnodes int) *walker {
 	w := &walker{n: n, zone: make([]int, len(nodes)), tokens: make([]token, 0, len(nodes)*vnodes)}
 	numbers := map[string]int{}
 	for i, node := range nodes {
@@ -95,7 +118,7 @@ func newWalker(nodes []Node, n, vnodes int) *walker {
 			numbers[node.Zone] = z
 		}
 		w.zone[i] = z
-		for v := range vnodes {
+		for v := range max(1, (vnodes*node.Weight.Thousandths()+int(WeightOne)/2)/int(WeightOne)) {
 			h := xxhash.Sum64String(string(node.ID) + "/" + strconv.Itoa(v))
 			w.tokens = append(w.tokens, token{h, i})
 		}

@@ -100,7 +100,7 @@ func TestPreferenceListsSpread(t *testing.T) {
 		t.Logf("%d nodes: favoured by at most %.3f of the mean, own at most %.3f of the mean", count,
 			float64(mostFirst*count)/partitions, float64(mostAll*count)/(partitions*n))
 		// One more than the limit: see favour.
-		if limit := favouredLimit(partitions, count) + 1; mostFirst > limit {
+		if limit := favouredLimits(make([]Weighted, count), partitions)[0] + 1; mostFirst > limit {
 			t.Errorf("%d nodes: one is favoured by %d partitions, limit %d", count, mostFirst, limit)
 		}
 		if float64(mostAll) > 1.35*partitions*n/float64(count) {

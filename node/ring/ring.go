@@ -81,3 +81,10 @@ type Node struct {
 	ID   NodeID
 	Zone string
 }
+
+// GenerationShift is where the generation of a partition stands in an epoch; see Generation.
+const GenerationShift = 24
+
+// Generation is how often a partition at that epoch was given a configuration that its members did not
+// decide (recovery), because too many of them were gone for good.
+func Generation(epoch uint32) uint32 { return epoch >> GenerationShift }

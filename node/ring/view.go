@@ -35,6 +35,8 @@ type NodeInfo struct {
 	// Slot is the node's number in ballots and versions; -1 as long as it has none, or none is known.
 	// A node without a slot holds no partition.
 	Slot int
+	// Weight is how much the node is to hold; 0 as long as none is known.
+	Weight Weight
 	// Draining: the node hands over what it holds, and is to get nothing.
 	Draining bool
 }

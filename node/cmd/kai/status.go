@@ -55,19 +55,23 @@ func (a app) printStatus(s console.Status, now time.Time) {
 	if !s.Ready {
 		readiness = p.bad("not ready: " + strings.Join(s.Reasons, "; "))
 	}
-	p.facts([][2]string{
+	facts := [][2]string{
 		{"node", fmt.Sprintf("%s, %s, version %s, up %s", s.NodeID, readiness, s.Version, now.Sub(s.Started).Round(time.Second))},
 		{"cluster", fmt.Sprintf("%s, %s, id %s", c.Name, c.Founding, orDash(c.ID))},
 		{"quorum", fmt.Sprintf("%s (N:R:W), %d partitions, %d vnodes a node", c.Quorum, c.Partitions, c.VNodes)},
 		{"under-replicated", p.underReplicated(s.UnderReplicated)},
-		{"moving", moving(s.Moving)},
-		{"store", storeLine(s.Store, p)},
-	})
+	}
+	facts = append(facts, p.generations(s.Lost, s.Recoveries)...)
+	facts = append(facts, [2]string{"moving", moving(s)}, [2]string{"store", storeLine(s.Store, p)})
+	p.facts(facts)
 	rows := [][]string{{"NODE", "STATE", "ZONE", "SLOT", "PARTITIONS", "FAVOURED", "PEER ADDRESS", "LINK", "VERSION", "BOOT"}}
 	for _, n := range s.Nodes {
 		state := p.bad("dead")
 		if n.Alive {
 			state = p.good("alive")
+		}
+		if n.Draining {
+			state = "draining"
 		}
 		rows = append(rows, []string{n.ID, state, orDash(n.Zone), fmt.Sprint(n.Slot), fmt.Sprint(n.Partitions), fmt.Sprint(n.Favoured),
 			n.PeerAddr, p.link(s, n.ID), n.Version, fmt.Sprint(n.Boot)})
@@ -83,11 +87,23 @@ func (p printer) underReplicated(u console.UnderReplicated) string {
 	return p.bad(fmt.Sprintf("%d partitions: %s", u.Partitions, u.Reason))
 }
 
-func moving(n int) string {
-	if n == 0 {
-		return "no partition"
+// generations tells of partitions without a quorum for good, and of those that were; nothing if there are none.
+func (p printer) generations(lost int, r console.Recoveries) (facts [][2]string) {
+	if lost > 0 {
+		facts = append(facts, [2]string{"lost", p.bad(number(lost, "partition has", "partitions have") + " no quorum for good: kai recover")})
 	}
-	return fmt.Sprintf("%d partitions", n)
+	if r.Partitions > 0 {
+		facts = append(facts, [2]string{"generation", fmt.Sprintf("%d; %s recovered without all of their nodes", r.Generation, number(r.Partitions, "partition was", "partitions were"))})
+	}
+	return facts
+}
+
+// moving says in a line what moves, at which rate, and for how long.
+func moving(s console.Status) string {
+	if s.Moving > 0 && s.Transfer.Moving+s.Transfer.Planned == 0 { // a node of an earlier build
+		return fmt.Sprintf("%d partitions", s.Moving)
+	}
+	return strings.Join(progress(s.Transfer), "; ")
 }
 
 // link says how the answering node is linked to another.
