@@ -64,7 +64,7 @@ e2e: ## real processes, real faults (as root also network faults)
 
 soak: ## what takes long: RECORDS=1000000 through every change, nodes hung and cut off for long
 	KAI_E2E=1 KAI_E2E_SOAK=1 RECORDS=$(RECORDS) go test ./node/e2e -v -count=1 -timeout 3h \
-	  -run 'TestElastic|TestHungNode|TestLongPartition'
+	  -run 'TestElastic|TestHungNode|TestLongPartition|TestChurn'
 
 image: ## container image IMAGE=kai:dev, built on GO_IMAGE=golang:1.26
 	docker build --build-arg GO_IMAGE=$(GO_IMAGE) --build-arg VERSION=$(VERSION) $(DOCKER_FLAGS) -t $(IMAGE) .
