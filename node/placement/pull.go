@@ -2,6 +2,7 @@ package placement
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"sync"
@@ -12,8 +13,8 @@ import (
 )
 
 // pull takes over p from a read quorum of the old members of the joint configuration c, and marks it as
-// pulled. The state of a key that counted before the move is at one of them, at least. What was pulled
-// stays when the pull is interrupted; it begins anew.
+// pulled. The state of a key that counted before the move is at one of them, at least. The first one gives all it
+// holds, the others what differs from that. What was pulled stays when the pull is interrupted; it begins anew.
 func (m *Mover) pull(ctx context.Context, p ring.Partition, c ring.Configuration) error {
 	if !needsPull(c, m.o.Self, m.o.Quorum) {
 		return m.mark(p, c.Epoch, record.Ballot{})
@@ -21,11 +22,19 @@ func (m *Mover) pull(ctx context.Context, p ring.Partition, c ring.Configuration
 	need := m.o.Quorum.For(len(c.Members)).R
 	var failed error
 	var fence record.Ballot
+	whole := false
 	for _, id := range m.sources(c.Members) {
 		if need == 0 {
 			break
 		}
-		f, err := m.pullFrom(ctx, p, c, id)
+		var f record.Ballot
+		var err error
+		if whole {
+			f, err = m.pullRest(ctx, p, c, id)
+		} else {
+			f, err = m.pullFrom(ctx, p, c, id, nil)
+			whole = err == nil
+		}
 		if err != nil {
 			failed = err
 			continue
@@ -41,6 +50,50 @@ func (m *Mover) pull(ctx context.Context, p ring.Partition, c ring.Configuration
 	}
 	m.counters.Pulled.Add(1)
 	return nil
+}
+
+// pullRest takes the records of p that a node holds in leaves that it does not hold alike with this one.
+func (m *Mover) pullRest(ctx context.Context, p ring.Partition, c ring.Configuration, id ring.NodeID) (fence record.Ballot, err error) {
+	own, _, err := m.sums(p, c, m.o.Self)
+	if err != nil {
+		return fence, err
+	}
+	theirs, fence, err := m.sums(p, c, id)
+	if err != nil {
+		return fence, err
+	}
+	var leaves message.LeafSet
+	differ := false
+	for leaf := range theirs {
+		if own[leaf] != theirs[leaf] {
+			leaves.Add(leaf)
+			differ = true
+		}
+	}
+	if !differ {
+		return fence, nil
+	}
+	f, err := m.pullFrom(ctx, p, c, id, leaves[:])
+	return record.Ballot{Epoch: max(fence.Epoch, f.Epoch), Stamp: max(fence.Stamp, f.Stamp)}, err
+}
+
+// sums asks a node for the sums of p's leaves, and its purge fence.
+func (m *Mover) sums(p ring.Partition, c ring.Configuration, id ring.NodeID) (sums [message.Leaves]uint64, fence record.Ballot, err error) {
+	reply := m.send(id, message.Request{Kind: message.Sums, Partition: p, Epoch: c.Epoch})
+	if reply.Status != message.OK || len(reply.Items) != 8*message.Leaves {
+		m.tellIfBehind(p, c, id, reply)
+		return sums, fence, fmt.Errorf("sums of partition %d from %s: %s", p, id, reply.Status)
+	}
+	for leaf := range sums {
+		sums[leaf] = binary.LittleEndian.Uint64(reply.Items[8*leaf:])
+	}
+	return sums, reply.Ballot, nil
+}
+
+func (m *Mover) tellIfBehind(p ring.Partition, c ring.Configuration, id ring.NodeID, reply message.Reply) {
+	if reply.Status == message.WrongEpoch && reply.Configuration.Epoch < c.Epoch {
+		m.tell(p, c, id)
+	}
 }
 
 // sources are the old members, this node first, then healthy ones.
@@ -65,8 +118,9 @@ func (m *Mover) mark(p ring.Partition, epoch uint32, fence record.Ballot) error 
 	return <-done
 }
 
-// pullFrom takes all records of p that a node holds, page by page, and tells the node's purge fence.
-func (m *Mover) pullFrom(ctx context.Context, p ring.Partition, c ring.Configuration, id ring.NodeID) (fence record.Ballot, err error) {
+// pullFrom takes all records of p that a node holds, or those of some leaves, page by page, and tells the node's
+// purge fence.
+func (m *Mover) pullFrom(ctx context.Context, p ring.Partition, c ring.Configuration, id ring.NodeID, leaves []byte) (fence record.Ballot, err error) {
 	var after []byte
 	for {
 		if err := ctx.Err(); err != nil {
@@ -75,11 +129,9 @@ func (m *Mover) pullFrom(ctx context.Context, p ring.Partition, c ring.Configura
 		if m.o.Configuration(p).Epoch != c.Epoch {
 			return fence, fmt.Errorf("partition %d has moved on", p)
 		}
-		reply := m.send(id, message.Request{Kind: message.Transfer, Partition: p, Epoch: c.Epoch, Key: after})
+		reply := m.send(id, message.Request{Kind: message.Transfer, Partition: p, Epoch: c.Epoch, Key: after, Items: leaves})
 		if reply.Status != message.OK {
-			if reply.Status == message.WrongEpoch && reply.Configuration.Epoch < c.Epoch {
-				m.tell(p, c, id)
-			}
+			m.tellIfBehind(p, c, id, reply)
 			return fence, fmt.Errorf("transfer of partition %d from %s: %s", p, id, reply.Status)
 		}
 		rows, more, ok := message.OpenPage(reply.Items)

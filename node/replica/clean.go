@@ -73,6 +73,7 @@ func (r *Replica) clean(p ring.Partition, c ring.Configuration) error {
 			break
 		}
 	}
+	r.sumsOfNothing(p)
 	refused := make(chan error, 1) // if at once
 	r.opts.Journal.PutMeta(CleanName(p), binary.BigEndian.AppendUint32(nil, c.Epoch), committed(func(err error) {
 		select {

@@ -79,6 +79,19 @@ func (s *sums) ended(p ring.Partition, hash, change uint64, lost bool) {
 // Two replicas hold the same exactly if their sums are equal, but for one in 2^64. A replica that is told
 // the root of the asker's, and has the same, answers with nothing.
 func (r *Replica) sumsOf(call *message.Call, patient bool) {
+	call.Reply.Ballot = r.PurgeFence(call.Partition)
+	// While the partition moves, they stand for all that counted for a quorum of the old members: see settle.
+	if !r.isSettled(call.Partition, call.Epoch) {
+		if !patient {
+			r.aside(call)
+			return
+		}
+		if err := r.settle(call.Partition, call.Epoch); err != nil {
+			r.refuse(call, err)
+			call.Completion.Done(call)
+			return
+		}
+	}
 	all, known := r.knownSums(call.Partition)
 	if !known {
 		if !r.scannable(call, patient) {
@@ -99,6 +112,19 @@ func (r *Replica) sumsOf(call *message.Call, patient bool) {
 		call.Reply.Items, call.Room = items, items
 	}
 	call.Completion.Done(call)
+}
+
+// sumsOfNothing notes that p, to which nobody can write now, holds nothing.
+func (r *Replica) sumsOfNothing(p ring.Partition) {
+	t := r.sums.of(p)
+	for i := range t {
+		st := &r.stripes[i]
+		st.mu.Lock()
+		if t[i].writes == 0 {
+			t[i].sum, t[i].known = 0, true
+		}
+		st.mu.Unlock()
+	}
 }
 
 // knownSums are the sums of a partition, if all are known.

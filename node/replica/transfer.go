@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"kai/node/message"
@@ -29,11 +30,13 @@ type transfers struct {
 	pulled []atomic.Uint32
 	// settling is a lock that whoever waits for the disk may hold.
 	settling chan struct{}
+	mu       sync.Mutex
+	waiting  map[ring.Partition]uint32 // to be settled at that epoch, which is followed here
 }
 
 func newTransfers(partitions int) transfers {
 	return transfers{settled: make([]atomic.Uint32, partitions), pulled: make([]atomic.Uint32, partitions),
-		settling: make(chan struct{}, 1)}
+		settling: make(chan struct{}, 1), waiting: map[ring.Partition]uint32{}}
 }
 
 // PulledName is the Journal name of the mark that a partition was pulled.
@@ -116,7 +119,8 @@ func (r *Replica) transfer(call *message.Call, patient bool) {
 	var leaves *message.LeafSet
 	if len(call.Request.Items) > 0 {
 		leaves = (*message.LeafSet)(call.Request.Items)
-	} else if err := r.settle(call.Partition, call.Epoch); err != nil {
+	}
+	if err := r.settle(call.Partition, call.Epoch); err != nil {
 		r.refuse(call, err)
 		call.Completion.Done(call)
 		return
@@ -141,23 +145,39 @@ func (r *Replica) transfer(call *message.Call, patient bool) {
 	call.Completion.Done(call)
 }
 
+// isSettled reports whether there is nothing to settle for epoch's configuration of p.
+func (r *Replica) isSettled(p ring.Partition, epoch uint32) bool {
+	return len(r.opts.Configurations.Configuration(p).Next) == 0 || r.transfers.settled[p].Load() == epoch
+}
+
 // settle returns when no accept of an epoch before the joint one, which is followed here, can become
 // durable any more: whoever checked the epoch before has staged its write and let go of its stripe, and
 // the log, which is in order, is durable beyond it.
+// Those that wait while another flushes share the next one.
 func (r *Replica) settle(p ring.Partition, epoch uint32) error {
-	t := &r.transfers
-	if t.settled[p].Load() == epoch {
+	if r.isSettled(p, epoch) {
 		return nil
 	}
+	t := &r.transfers
+	t.mu.Lock()
+	t.waiting[p] = epoch
+	t.mu.Unlock()
 	t.settling <- struct{}{}
 	defer func() { <-t.settling }()
-	if t.settled[p].Load() == epoch {
+	if r.isSettled(p, epoch) {
 		return nil
 	}
+	t.mu.Lock()
+	waiting := t.waiting
+	t.waiting = map[ring.Partition]uint32{}
+	t.mu.Unlock()
 	if err := r.flush(); err != nil {
 		return err
 	}
-	t.settled[p].Store(epoch)
+	waiting[p] = epoch // of one that failed before
+	for p, epoch := range waiting {
+		t.settled[p].Store(epoch)
+	}
 	return nil
 }
 
