@@ -1,8 +1,10 @@
 package store
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -182,6 +184,25 @@ func TestRecycledSegmentsDoNotResurrect(t *testing.T) {
 	for _, key := range keys {
 		if have := got(t, s, key); have != 0 {
 			t.Fatalf("%s rose from the dead", key)
+		}
+	}
+}
+
+// What a build before purges wrote is read; what a later one may write is not.
+func TestLogFormats(t *testing.T) {
+	disk, keys := logImage(t, 12, func(int) int { return 20 })
+	for format, ok := range map[uint32]bool{oldSegmentFormat: true, segmentFormat: true, 0: false, segmentFormat + 1: false} {
+		other := disk.Clone()
+		err := other.Corrupt(segmentName(1), func(b []byte) {
+			binary.LittleEndian.PutUint32(b[8:], format)
+			binary.LittleEndian.PutUint32(b[32:], crc32.Checksum(b[:32], castagnoli))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		have, err := recovered(t, other, keys)
+		if ok && (err != nil || have != len(keys)) || !ok && !errors.Is(err, ErrLogCorrupt) {
+			t.Errorf("format %d: %d, %v", format, have, err)
 		}
 	}
 }
