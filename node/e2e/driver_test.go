@@ -120,7 +120,6 @@ func TestRollingRestart(t *testing.T) {
 			if most := nodes * l.clients; len(l.h.broken) > most {
 				t.Errorf("%d commands got no reply, but a client has one at a time and meets %d restarts: %q", len(l.h.broken), nodes, l.h.broken)
 			}
-			t.Logf("DEBUG %q", l.h.broken)
 		})
 	}
 }
