@@ -115,10 +115,10 @@ func TestRollingRestart(t *testing.T) {
 			l := c.load(s, c.nodes...)
 			began := time.Now()
 			c.roll(l, 3*partitions, slow)
-			t.Logf("all %d nodes restarted after %.1f s; %d connections broke in the middle of a command", nodes, time.Since(began).Seconds(), l.h.broken)
+			t.Logf("all %d nodes restarted after %.1f s; %d connections broke in the middle of a command", nodes, time.Since(began).Seconds(), len(l.h.broken))
 			l.verify(t, c)
-			if most := nodes * l.clients; l.h.broken > most {
-				t.Errorf("%d commands got no reply, but a client has one at a time and meets %d restarts", l.h.broken, nodes)
+			if most := nodes * l.clients; len(l.h.broken) > most {
+				t.Errorf("%d commands got no reply, but a client has one at a time and meets %d restarts: %q", len(l.h.broken), nodes, l.h.broken)
 			}
 		})
 	}

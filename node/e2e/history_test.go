@@ -23,7 +23,7 @@ type history struct {
 	ops     []porcupine.Operation
 	fates   [senseless + 1]int
 	clients int
-	broken  int      // commands without a reply: the connection broke, or patience ended
+	broken  []string // why commands got no reply: the connection broke, or patience ended
 	bugs    []string // senseless replies
 	faults  []fault
 }
@@ -54,7 +54,7 @@ func (h *history) add(client int, q command, r reply, call int64) {
 	defer h.mu.Unlock()
 	h.fates[r.fate]++
 	if r.fate == unknown && !strings.HasPrefix(r.why, "SERVER_ERROR") {
-		h.broken++
+		h.broken = append(h.broken, r.why)
 	}
 	switch {
 	case r.fate == senseless:

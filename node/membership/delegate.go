@@ -18,7 +18,7 @@ type delegate struct{ m *Membership }
 // NodeMeta tells what to gossip about this node. New has made sure that it fits: memberlist
 // panics if it does not.
 func (d delegate) NodeMeta(limit int) []byte {
-	b := appendMeta(nil, d.m.options.meta(d.m.clusterID(), int(d.m.slot.Load()), d.m.draining.Load()))
+	b := d.m.ownMeta()
 	if len(b) > limit {
 		return nil
 	}
@@ -127,6 +127,10 @@ func (d delegate) NotifyJoin(node *memberlist.Node) {
 func (d delegate) NotifyUpdate(node *memberlist.Node) {
 	if told, err := parseMeta(node.Meta); err == nil {
 		d.m.members.seen(node, told, time.Now())
+	}
+	if ring.NodeID(node.Name) == d.m.options.Self.ID {
+		meta := string(node.Meta)
+		d.m.told.Store(&meta)
 	}
 }
 

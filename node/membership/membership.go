@@ -28,7 +28,9 @@ type Membership struct {
 	founding atomic.Pointer[ring.Founding]
 	slot     atomic.Int32 // -1: none
 	draining atomic.Bool
-	whenDone chan struct{} // closed when founded
+	told     atomic.Pointer[string] // the data that gossip holds of this node
+	renewing chan struct{}          // full while gossip is given new data; a mutex would stop virtual time
+	whenDone chan struct{}          // closed when founded
 
 	inbox  chan []byte   // messages from peers; full: dropped
 	outbox chan func()   // what would block the loop; full: dropped
@@ -80,7 +82,7 @@ func New(o Options) (*Membership, error) {
 	m := &Membership{
 		options: o, log: o.Logger, born: time.Now(), members: newMembers(), genesis: g, whenDone: make(chan struct{}),
 		inbox: make(chan []byte, queueLen), outbox: make(chan func(), queueLen), wake: make(chan struct{}, 1),
-		nudge: make(chan struct{}, 1), failed: make(chan error, 1), spoken: map[string]time.Time{},
+		nudge: make(chan struct{}, 1), renewing: make(chan struct{}, 1), failed: make(chan error, 1), spoken: map[string]time.Time{},
 	}
 	self := o.Self
 	self.Alive, self.ClusterID, self.Slot = true, "", -1
@@ -198,6 +200,7 @@ func (m *Membership) loop(ctx context.Context) {
 			out, err = m.receive(b)
 		case <-tick.C: // also because the dead are forgotten by time alone
 			out, err = m.tick()
+			m.retell()
 		case <-m.nudge:
 			out, err = m.tick()
 		case <-m.members.dirty:
@@ -244,13 +247,28 @@ func (m *Membership) adopt() {
 	m.renew()
 }
 
-// renew gossips what this node says of itself anew.
+// renew gossips what this node says of itself anew. One at a time: memberlist asks for the data first, and
+// numbers it afterwards, so that of two at once the older data could get the greater number, and stay.
 func (m *Membership) renew() {
 	m.later(func() {
+		m.renewing <- struct{}{}
+		defer func() { <-m.renewing }()
 		if err := m.list.UpdateNode(m.options.Timing.Stream); err != nil {
 			m.log.Debug("gossip of this node's data is slow", "error", err)
 		}
 	})
+}
+
+// retell gossips anew if gossip holds something else of this node than it says: a renewal was dropped.
+func (m *Membership) retell() {
+	if told := m.told.Load(); told != nil && *told != string(m.ownMeta()) {
+		m.renew()
+	}
+}
+
+// ownMeta is what this node says of itself now.
+func (m *Membership) ownMeta() []byte {
+	return appendMeta(nil, m.options.meta(m.clusterID(), int(m.slot.Load()), m.draining.Load()))
 }
 
 // SetDraining says whether this node hands over what it holds, from now on. Run runs.

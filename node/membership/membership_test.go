@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -128,6 +129,34 @@ func TestHalvesHeal(t *testing.T) {
 			t.Error("two clusters")
 		}
 	})
+}
+
+// What a node says of itself comes through, also when several changes come at once, or the word of one was lost.
+func TestChangesAreTold(t *testing.T) {
+	for seed := range uint64(20) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, seed)
+			defer w.close()
+			nodes := three(w, nil)
+			told := func(id int, slot int, draining bool) func() bool {
+				return func() bool {
+					for _, n := range nodes {
+						if info, ok := n.View().Find(nodeID(id)); !ok || info.Slot != slot || info.Draining != draining {
+							return false
+						}
+					}
+					return true
+				}
+			}
+			var both sync.WaitGroup
+			both.Go(func() { nodes[0].SetSlot(4) })
+			both.Go(nodes[0].SetDraining)
+			both.Wait()
+			w.eventually(5*time.Second, "both changes are told", told(1, 4, true))
+			nodes[1].slot.Store(5) // without a word
+			w.eventually(5*time.Second, "a lost word is said again", told(2, 5, false))
+		})
+	}
 }
 
 func TestCrashIsSeen(t *testing.T) {
