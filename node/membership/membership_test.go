@@ -150,7 +150,7 @@ func TestChangesAreTold(t *testing.T) {
 			}
 			var both sync.WaitGroup
 			both.Go(func() { nodes[0].SetSlot(4) })
-			both.Go(nodes[0].SetDraining)
+			both.Go(func() { nodes[0].SetDraining(true) })
 			both.Wait()
 			w.eventually(5*time.Second, "both changes are told", told(1, 4, true))
 			nodes[1].slot.Store(5) // without a word
