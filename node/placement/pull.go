@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"kai/node/message"
 	"kai/node/record"
@@ -52,26 +53,35 @@ func (m *Mover) pull(ctx context.Context, p ring.Partition, c ring.Configuration
 	return nil
 }
 
-// pullRest takes the records of p that a node holds in leaves that it does not hold alike with this one.
+// lookAgain is how long a write that was under way at one of two nodes needs to be at the other.
+const lookAgain = 5 * time.Millisecond
+
+// pullRest takes the records of p that a node holds in leaves that it does not hold alike with this one. Most that
+// differ do so for the moment of a write: they are looked at twice.
 func (m *Mover) pullRest(ctx context.Context, p ring.Partition, c ring.Configuration, id ring.NodeID) (fence record.Ballot, err error) {
-	own, _, err := m.sums(p, c, m.o.Self)
-	if err != nil {
-		return fence, err
-	}
-	theirs, fence, err := m.sums(p, c, id)
-	if err != nil {
-		return fence, err
-	}
 	var leaves message.LeafSet
-	differ := false
-	for leaf := range theirs {
-		if own[leaf] != theirs[leaf] {
-			leaves.Add(leaf)
-			differ = true
+	for try := range 2 {
+		own, _, err := m.sums(p, c, m.o.Self)
+		if err != nil {
+			return fence, err
 		}
-	}
-	if !differ {
-		return fence, nil
+		theirs, f, err := m.sums(p, c, id)
+		if err != nil {
+			return fence, err
+		}
+		fence = f
+		var now message.LeafSet
+		for leaf := range theirs {
+			if own[leaf] != theirs[leaf] && (try == 0 || leaves.Has(leaf)) {
+				now.Add(leaf)
+			}
+		}
+		if leaves = now; leaves == (message.LeafSet{}) {
+			return fence, nil
+		}
+		if try == 0 {
+			time.Sleep(lookAgain)
+		}
 	}
 	f, err := m.pullFrom(ctx, p, c, id, leaves[:])
 	return record.Ballot{Epoch: max(fence.Epoch, f.Epoch), Stamp: max(fence.Stamp, f.Stamp)}, err
