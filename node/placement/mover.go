@@ -115,7 +115,7 @@ func (m *Mover) has(r Rule) bool { return m.o.Without&r == 0 }
 func (m *Mover) Run(ctx context.Context) error {
 	defer m.tasks.Wait()
 	m.live(ctx)
-	defer m.live(nil)
+	defer m.dies()
 	tick := time.NewTicker(m.o.Tick)
 	defer tick.Stop()
 	m.tasks.Go(func() { m.learn(ctx) })
@@ -132,6 +132,13 @@ func (m *Mover) Run(ctx context.Context) error {
 			m.plan(ctx)
 		}
 	}
+}
+
+// dies ends it: nothing is begun by others' messages any more.
+func (m *Mover) dies() {
+	m.mu.Lock()
+	m.life = nil
+	m.mu.Unlock()
 }
 
 // live says what those that are begun by others' messages live by.
