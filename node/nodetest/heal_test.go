@@ -70,6 +70,10 @@ func tenMinutes(t *testing.T, lonely []int, seed uint64) {
 // differing counts the records that not all members of their partitions hold at the same ballot.
 func (c *Cluster) differing() (count int) {
 	for _, n := range c.nodes {
+		n.disk.mu.Lock()
+		defer n.disk.mu.Unlock()
+	}
+	for _, n := range c.nodes {
 		for key, enc := range n.disk.records {
 			members := c.newest[n.disk.of[key]].Members
 			if slices.ContainsFunc(c.nodes, func(o *node) bool {
