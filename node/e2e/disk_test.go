@@ -64,7 +64,7 @@ func TestDiskFull(t *testing.T) {
 func diskFullAlone(t *testing.T) {
 	c := prepare(t, 1)
 	n := c.nodes[0]
-	smallDisk(t, n, 768)
+	smallDisk(t, n, 1024)
 	c.found()
 	keys := c.fill(0, "small", 200)
 	release := hog(t, n.data, 8<<20)
@@ -116,7 +116,7 @@ func bulkHolds(t *testing.T, cl *client, keys map[string]bool) {
 func diskFullOfThree(t *testing.T) {
 	c := prepare(t, 3)
 	n := c.nodes[2]
-	smallDisk(t, n, 768)
+	smallDisk(t, n, 1024)
 	c.found()
 	keys := c.fill(2, "small", 200)
 	release := hog(t, n.data, 2<<20)
