@@ -17,7 +17,7 @@ IMAGE    ?= kai:dev
 GO_IMAGE ?= golang:1.26
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.1
 
-.PHONY: help build run up down test race lint fuzz sim bench e2e soak image containers clean
+.PHONY: help build run up down test race lint fuzz sim bench study servers e2e soak image containers clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -59,12 +59,22 @@ bench: build ## load generator: Kai beside memcached (BENCH="run -h" and BENCH="
 	$(GOBUILD) -o bin/kaibench ./node/cmd/kaibench
 	bin/kaibench $(BENCH)
 
+study: ## what grows with a cluster, to 1,000 nodes: measures it anew, writes node/study.csv, draws node/study.svg (half an hour)
+	rm -f bin/gossip.csv && mkdir -p bin
+	STUDY=$(CURDIR)/bin/gossip.csv go test ./node/membership -run TestStudyGossip -v -count=1 -timeout 2h
+	$(GOBUILD) -o bin/kaistudy ./node/cmd/kaistudy
+	bin/kaistudy -figures node/study.csv -gossip bin/gossip.csv -plot node/study.svg
+
+servers: ## servers of S3 and GCS for tests, into bin (three minutes the first time); make test and make e2e use them if they are there
+	@mkdir -p bin
+	go build -C backup/servers -trimpath -ldflags "-s -w" -o $(CURDIR)/bin/ github.com/versity/versitygw/cmd/versitygw github.com/fsouza/fake-gcs-server
+
 e2e: ## real processes, real faults (as root also network faults)
 	KAI_E2E=1 go test ./node/e2e -v -count=1 -timeout 30m
 
 soak: ## what takes long: RECORDS=1000000 through every change, nodes hung and cut off for long
 	KAI_E2E=1 KAI_E2E_SOAK=1 RECORDS=$(RECORDS) go test ./node/e2e -v -count=1 -timeout 3h \
-	  -run 'TestElastic|TestHungNode|TestLongPartition|TestChurn'
+	  -run 'TestElastic|TestHungNode|TestLongPartition|TestChurn|TestBackup$$|TestBackupIsKilled'
 
 image: ## container image IMAGE=kai:dev, built on GO_IMAGE=golang:1.26
 	docker build --build-arg GO_IMAGE=$(GO_IMAGE) --build-arg VERSION=$(VERSION) $(DOCKER_FLAGS) -t $(IMAGE) .

@@ -58,7 +58,7 @@ type Config struct {
 	ReplaceAfter time.Duration `env:"KAI_REPLACE_AFTER" envDefault:"2m" means:"how long a node may be dead until others take over its partitions" want:"a duration from 1s to 24h, for example 2m"`
 	// TransferRate bounds what moving partitions and repair may cost this node; below it, the rate follows what
 	// the node's clients feel.
-	TransferRate Bytes `env:"KAI_TRANSFER_RATE" envDefault:"64MiB" means:"bytes a second that a node hands over or takes over at most when partitions move; less as soon as its clients' slowest reads take twice as long as before" want:"a size from 1MiB to 1TiB"`
+	TransferRate Bytes `env:"KAI_TRANSFER_RATE" envDefault:"64MiB" means:"bytes a second that a node hands over or takes over at most when partitions move, each counting 256 KiB more; less as soon as its clients' slowest reads take twice as long as before" want:"a size from 1MiB to 1TiB"`
 	// PurgeAfter trades the space of deleted and expired records against answers: a mutation that is retried
 	// behind the purge of its own effects is told that its outcome is unknown.
 	PurgeAfter time.Duration `env:"KAI_PURGE_AFTER" envDefault:"10m" means:"how long a record must have been deleted or expired before its replicas forget it, all of them being there; 0 for never" want:"a duration from 0 to 8760h, for example 10m"`
@@ -73,6 +73,17 @@ type Config struct {
 	MaxConnections int `env:"KAI_MAX_CONNECTIONS" envDefault:"4096" means:"client connections at the same time" want:"a number from 1 to 1000000"`
 	// CacheBytes is memory for records above Badger. 0 turns the cache off.
 	CacheBytes Bytes `env:"KAI_CACHE_BYTES" envDefault:"256MiB" means:"memory for the record cache; 0 turns it off. Half as much again (64 to 256 MiB) holds writes on their way to the table" want:"0 or a size such as 256MiB or 2GiB, at most 1TiB"`
+	// BackupURL is a bucket. Snapshots are taken as long as it is set.
+	BackupURL string `env:"KAI_BACKUP_URL" means:"bucket for snapshots, the same on all nodes: s3://bucket?region=R&prefix=P/, gs://bucket?prefix=P/ or file:///dir; empty for none" want:"s3://my-bucket?region=eu-central-1&prefix=kai/, gs://my-bucket?prefix=kai/, or file:// and an absolute path"`
+	// BackupInterval is the most that a restore loses.
+	BackupInterval time.Duration `env:"KAI_BACKUP_INTERVAL" envDefault:"1h" means:"time between two snapshots; 0 for only those that are asked for" want:"0, or a duration from 1m to 8760h, for example 1h"`
+	// BackupKeep bounds the bucket.
+	BackupKeep int `env:"KAI_BACKUP_KEEP" envDefault:"24" means:"how many complete snapshots of each cluster stay in the bucket" want:"a number from 1 to 100000"`
+	// BackupKey encrypts keys and values in snapshots (XChaCha20-Poly1305). A snapshot is lost without it.
+	BackupKey Secret `env:"KAI_BACKUP_KEY" means:"key that encrypts snapshots, the same on all nodes and for kai backup; without it they are lost; secret" want:"32 random bytes in base64; make one with: head -c 32 /dev/urandom | base64"`
+	// BackupUploadRate and BackupDownloadRate are averages over some objects of up to 15 MiB.
+	BackupUploadRate   Bytes `env:"KAI_BACKUP_UPLOAD_RATE" envDefault:"0" means:"bytes a second that a node uploads at most for snapshots, on the average of some packs; 0 for no limit" want:"0, or a size from 64KiB to 1TiB"`
+	BackupDownloadRate Bytes `env:"KAI_BACKUP_DOWNLOAD_RATE" envDefault:"0" means:"bytes a second that a node, or kai backup, downloads at most, on the average; 0 for no limit" want:"0, or a size from 64KiB to 1TiB"`
 	// Expiration is off by default because Kai is a store: a client that sets an exptime out of habit
 	// would lose data it meant to keep.
 	Expiration bool `env:"KAI_EXPIRATION" envDefault:"false" means:"allow an exptime other than 0" want:"true or false"`

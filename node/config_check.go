@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"kai/backup"
 	"kai/discovery"
 	"kai/node/ring"
 )
@@ -59,12 +60,27 @@ func (c *Config) check() []Fault {
 	if c.DrainTimeout < 0 || c.DrainTimeout > 24*time.Hour {
 		faults.add("DrainTimeout", c.DrainTimeout, "is not between 0 and 24h")
 	}
+	if err := checkBucketURL(c.BackupURL); err != nil {
+		faults.add("BackupURL", c.BackupURL, err.Error())
+	}
+	if c.BackupInterval != 0 && (c.BackupInterval < time.Minute || c.BackupInterval > 8760*time.Hour) {
+		faults.add("BackupInterval", c.BackupInterval, "is neither 0 nor between 1m and 8760h")
+	}
+	faults.within("BackupKeep", int64(c.BackupKeep), 1, 100000)
 	faults.within("VNodes", int64(c.VNodes), 1, maxVNodes)
 	faults.within("MaxConnections", int64(c.MaxConnections), 1, maxConnections)
 	faults.within("MaxValueBytes", int64(c.MaxValueBytes), 1, maxValueBytes)
 	faults.within("CacheBytes", int64(c.CacheBytes), 0, maxCacheBytes)
 	if c.RequestTimeout < minRequestTimeout || c.RequestTimeout > maxRequestTimeout {
 		faults.add("RequestTimeout", c.RequestTimeout, fmt.Sprintf("is not between %s and %s", minRequestTimeout, maxRequestTimeout))
+	}
+	if n := len(c.BackupKey.raw); n != 0 && n != backup.KeySize {
+		faults.add("BackupKey", masked, fmt.Sprintf("holds %d bytes", n))
+	}
+	for name, rate := range map[string]Bytes{"BackupUploadRate": c.BackupUploadRate, "BackupDownloadRate": c.BackupDownloadRate} {
+		if rate != 0 && (rate < 64<<10 || rate > 1<<40) {
+			faults.add(name, rate, "is neither 0 nor between 64KiB and 1TiB")
+		}
 	}
 	if n := len(c.GossipKey.raw); n != 0 && n != 16 && n != 24 && n != 32 {
 		faults.add("GossipKey", masked, fmt.Sprintf("holds %d bytes", n))

@@ -48,7 +48,7 @@ func TestLoadReadsEveryVariable(t *testing.T) {
 		"KAI_DURABILITY": "interval", "KAI_REQUEST_TIMEOUT": "500ms", "KAI_MAX_VALUE_BYTES": "2MiB", "KAI_MAX_CONNECTIONS": "7",
 		"KAI_CACHE_BYTES": "0", "KAI_EXPIRATION": "true", "KAI_FLUSH_ALL": "1", "KAI_GOSSIP_KEY": "MDEyMzQ1Njc4OWFiY2RlZg==",
 		"KAI_LOG_LEVEL": "DEBUG", "KAI_LOG_FORMAT": "text", "KAI_REPLACE_AFTER": "10s", "KAI_MOVES": "3", "KAI_DRAIN_TIMEOUT": "1m", "KAI_WEIGHT": "2.5",
-		"KAI_PURGE_AFTER": "2m", "KAI_TRANSFER_RATE": "2MiB",
+		"KAI_PURGE_AFTER": "2m", "KAI_TRANSFER_RATE": "2MiB", "KAI_BACKUP_URL": "file:///b", "KAI_BACKUP_INTERVAL": "10m", "KAI_BACKUP_KEEP": "5", "KAI_BACKUP_KEY": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", "KAI_BACKUP_UPLOAD_RATE": "3MiB", "KAI_BACKUP_DOWNLOAD_RATE": "64KiB",
 	}
 	if names := variables(); len(names) != len(environ) {
 		t.Fatalf("%d variables, %d in this test: %v", len(names), len(environ), names)
@@ -61,7 +61,7 @@ func TestLoadReadsEveryVariable(t *testing.T) {
 		t.Errorf("listeners %v %v %v %v", c.Listen, c.PeerListen, c.GossipListen, c.AdminListen)
 	}
 	if c.Quorum != (ring.Quorum{N: 5, R: 3, W: 3}) || c.RequestTimeout != 500*time.Millisecond || c.MaxValueBytes != 2<<20 ||
-		c.Weight != 2500 || c.ReplaceAfter != 10*time.Second || c.Moves != 3 || c.DrainTimeout != time.Minute || c.PurgeAfter != 2*time.Minute || c.TransferRate != 2<<20 || c.CacheBytes != 0 || !c.Expiration || !c.FlushAll || c.LogLevel.Level() != slog.LevelDebug || c.LogFormat != LogText ||
+		c.Weight != 2500 || c.ReplaceAfter != 10*time.Second || c.Moves != 3 || c.DrainTimeout != time.Minute || c.PurgeAfter != 2*time.Minute || c.TransferRate != 2<<20 || c.BackupURL != "file:///b" || c.BackupInterval != 10*time.Minute || c.BackupKeep != 5 || len(c.BackupKey.Bytes()) != 32 || c.BackupUploadRate != 3<<20 || c.BackupDownloadRate != 64<<10 || c.CacheBytes != 0 || !c.Expiration || !c.FlushAll || c.LogLevel.Level() != slog.LevelDebug || c.LogFormat != LogText ||
 		c.Durability != DurabilityInterval || string(c.GossipKey.Bytes()) != "0123456789abcdef" {
 		t.Errorf("%+v", c)
 	}

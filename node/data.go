@@ -72,9 +72,9 @@ func (n *node) found(ctx context.Context) error {
 		return err
 	}
 	d := &dataPath{founding: f}
-	if d.table, err = placement.New(f, confs, func(ring.Partition, ring.Configuration) {
-		n.links.reroute()
-		d.wakeMover()
+	if d.table, err = placement.New(f, confs, func(p ring.Partition, c ring.Configuration) {
+		n.links.adopted(p, c)
+		d.wakeMover(p)
 	}); err != nil {
 		return err
 	}
@@ -116,6 +116,7 @@ func (n *node) found(ctx context.Context) error {
 	parts.Go(func() error { return n.move(ctx, d) })
 	parts.Go(func() error { return n.repair(ctx, d) })
 	parts.Go(func() error { return d.pacer.Run(ctx) })
+	parts.Go(func() error { return n.backUp(ctx, d) })
 	return parts.Wait()
 }
 
@@ -177,6 +178,9 @@ func (h handler) Send(call *message.Call) {
 	case call.Kind == message.Configurations:
 		placement.Newer(call, d.founding.Partitions, d.table.Configuration)
 		call.Completion.Done(call)
+	case call.Kind == message.Digests:
+		placement.Differing(call, d.founding.Partitions, d.table.Configuration)
+		call.Completion.Done(call)
 	case call.Kind == message.Transfer:
 		// Who sends may use its memory again when Send returns.
 		call.Key, call.Request.Items = slices.Clone(call.Key), slices.Clone(call.Request.Items)
@@ -197,6 +201,9 @@ func (h handler) Send(call *message.Call) {
 // handOver answers a Transfer, when what went before is within the rate. The call's memory is its own.
 func (n *node) handOver(d *dataPath, call *message.Call) {
 	d.pacer.Spend(context.Background(), 0) // it waits for a while at most
+	if len(call.Key) == 0 {
+		d.pacer.Charge(placement.PartitionCost)
+	}
 	d.replica.Send(&message.Call{Request: call.Request, Completion: handedOver{d.pacer, call}})
 }
 

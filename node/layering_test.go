@@ -37,6 +37,7 @@ var rooms = map[string][]string{
 	"node/e2e":          {everything},
 	"node/cmd/kai":      {everything, "telemetry"},
 	"node/cmd/kaibench": {everything},
+	"node/cmd/kaistudy": {everything},
 }
 
 // everything is all rooms but telemetry, which node/cmd/kai alone starts, and those that are only

@@ -128,6 +128,20 @@ func (l *links) reroute() {
 	d.coordinator.SetRoutes(quorum.NewRoutes(confs, d.founding.Quorum, l.n.identity.Node, l.replica))
 }
 
+// adopted gives the coordinator routes in which p goes by c, which the table has adopted just now. The table's
+// writer calls it, so c is the newest of p.
+func (l *links) adopted(p ring.Partition, c ring.Configuration) {
+	l.routing.Lock()
+	defer l.routing.Unlock()
+	d := l.n.data.Load()
+	if d == nil {
+		return // founding reroutes when all is there
+	}
+	if r := d.coordinator.Routes(); r.Len() > 0 {
+		d.coordinator.SetRoutes(r.With(p, c, l.replica))
+	}
+}
+
 // sorted lists the links by node, for people.
 func (l *links) sorted() []*running {
 	var all []*running

@@ -66,12 +66,13 @@ type dataPath struct {
 	repairer    *repair.Repairer
 	pacer       *placement.Pacer
 	hints       *repair.Hints
+	backups     backups
 }
 
-// wakeMover has the mover look at once, if it runs.
-func (d *dataPath) wakeMover() {
+// wakeMover has the mover look at p at once, if it runs.
+func (d *dataPath) wakeMover(p ring.Partition) {
 	if m := d.mover.Load(); m != nil {
-		m.Wake()
+		m.Wake(p)
 	}
 }
 

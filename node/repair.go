@@ -66,7 +66,7 @@ func (n *node) newRepairer(d *dataPath) *repair.Repairer {
 	return repair.New(repair.Options{
 		Self: n.identity.Node, Partitions: d.founding.Partitions, Configuration: d.table.Configuration,
 		Peer:   func(id ring.NodeID) repair.Replica { return n.links.replica(id) },
-		Chosen: d.coordinator.Chosen, Rewrite: d.coordinator.Rewrite, Local: d.replica, Drop: d.replica.Drop, PurgeAge: n.cfg.PurgeAfter,
+		Chosen: d.coordinator.Chosen, Rewrite: d.coordinator.Rewrite, Local: d.replica, Drop: d.replica.Drop, PurgeAge: func() time.Duration { return n.purgeAge(d) },
 		Hints:   d.hints,
 		Timeout: repairTimeout, Pause: repairPause, Rest: repairRest, Logger: n.log,
 	})

@@ -22,6 +22,9 @@ type sightings struct {
 	last  map[ring.NodeID]time.Time
 	known map[ring.NodeID]ring.Weighted // also those that gossip has forgotten
 	able  map[ring.NodeID]bool          // who may hold partitions by the last plan; nil: nobody knows
+	// The preference lists over these nodes: see preferred.
+	ring   [][]ring.NodeID
+	ringOf []ring.Weighted
 
 	// What the last plan was made of, if nothing was to be done: then the same is not planned again at once. The
 	// mover's own.
@@ -180,7 +183,17 @@ func (s *sightings) lists(current []ring.Configuration, nodes []ring.Weighted) [
 	if len(nodes) == 0 {
 		return nil
 	}
-	f := s.d.founding
-	preferred := ring.WeightedLists(nodes, len(current), f.Quorum.N, f.VNodes)
-	return placement.Plan(current, preferred, nodes, f.Quorum.N)
+	return placement.Plan(current, s.preferred(nodes), nodes, s.d.founding.Quorum.N)
+}
+
+// preferred is the ring over the nodes, not to be changed. It is kept while they stay the same: moves go on for
+// long, and are planned all the time.
+func (s *sightings) preferred(nodes []ring.Weighted) [][]ring.NodeID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Equal(nodes, s.ringOf) {
+		f := &s.d.founding
+		s.ringOf, s.ring = slices.Clone(nodes), ring.WeightedLists(nodes, f.Partitions, f.Quorum.N, f.VNodes)
+	}
+	return s.ring
 }

@@ -59,6 +59,7 @@ func (s source) status() console.Status {
 		if st.UnderReplicated.Partitions > 0 {
 			st.UnderReplicated.Reason = fmt.Sprintf("%d nodes may hold partitions, and %s wants %d replicas", able, f.Quorum, f.Quorum.N)
 		}
+		st.Backup = n.backupStatus(d)
 	} else {
 		alive := 0
 		for _, node := range view.Nodes {
@@ -236,4 +237,5 @@ func (n *node) measure(emit func(name string, v uint64)) {
 	emit("join_failures", m.JoinFailures)
 	emit("refused_nodes", m.Refused)
 	n.measureStore(emit)
+	n.measureBackups(emit)
 }

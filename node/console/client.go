@@ -1,6 +1,7 @@
 package console
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -93,13 +94,24 @@ func (c Client) Recover(ctx context.Context, confirm string) (Recovery, error) {
 	return r, err
 }
 
+// Restore has the node take records, as AppendRecord wrote them, over newer ones if they are to be overwritten.
+func (c Client) Restore(ctx context.Context, records []byte, overwrite bool) (Restoration, error) {
+	var r Restoration
+	err := c.send(ctx, http.MethodPost, "/api/restore?overwrite="+strconv.FormatBool(overwrite), bytes.NewReader(records), &r)
+	return r, err
+}
+
 // get fills into from the JSON at path. Errors wrap ErrUnreachable if there was no answer at all.
 func (c Client) get(ctx context.Context, path string, into any) error {
 	return c.ask(ctx, http.MethodGet, path, into)
 }
 
 func (c Client) ask(ctx context.Context, method, path string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+c.Addr+path, nil)
+	return c.send(ctx, method, path, nil, into)
+}
+
+func (c Client) send(ctx context.Context, method, path string, body io.Reader, into any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+c.Addr+path, body)
 	if err != nil {
 		return fmt.Errorf("admin address %q: %w", c.Addr, err)
 	}

@@ -30,8 +30,20 @@ type Status struct {
 	// Transfer says how they get on.
 	Transfer Transfer `json:"transfer"`
 	Store    Store    `json:"store"`
+	// Backup is nil if no snapshots are taken.
+	Backup *Backup `json:"backup,omitempty"`
 	// Links are the connections to other nodes, sorted by node.
 	Links []Link `json:"links,omitempty"`
+}
+
+// Backup says how the snapshots get on.
+type Backup struct {
+	URL string `json:"url"`
+	// Newest is the cut of the newest complete snapshot that this node knows of.
+	Newest *time.Time `json:"newest,omitempty"`
+	// Failures counts what went wrong since this node started, LastError is the last of it, empty once something went well.
+	Failures  uint64 `json:"failures"`
+	LastError string `json:"last_error,omitempty"`
 }
 
 // Cluster is what all nodes of a cluster agree on since its founding.

@@ -21,7 +21,7 @@ func soak(t *testing.T) {
 const (
 	// forgotten is longer than gossip remembers the dead (30 s): whoever comes back after it is learnt
 	// again by discovery alone.
-	forgotten = 40 * time.Second
+	forgotten = 2 * time.Minute
 	// healing is how soon after a fault all must be as if it had never been.
 	healing = 60 * time.Second
 )

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -26,6 +27,8 @@ type simnet struct {
 	loss  float64
 	// cut reports that nothing passes between two addresses.
 	cut func(a, b string) bool
+	// What was sent, whether or not it arrived.
+	packets, packetBytes, streams, streamBytes atomic.Int64
 }
 
 func newSimnet(seed uint64) *simnet {
@@ -73,6 +76,8 @@ func (t *simTransport) FinalAdvertiseAddr(string, int) (net.IP, int, error) {
 
 func (t *simTransport) WriteTo(b []byte, addr string) (time.Time, error) {
 	host, delay, lost := t.net.route(t.addr.String(), addr)
+	t.net.packets.Add(1)
+	t.net.packetBytes.Add(int64(len(b)))
 	if host != nil && !lost {
 		p := &memberlist.Packet{Buf: append([]byte(nil), b...), From: net.UDPAddrFromAddrPort(t.addr)}
 		time.AfterFunc(delay, func() {
@@ -96,6 +101,7 @@ func (t *simTransport) DialTimeout(addr string, timeout time.Duration) (net.Conn
 		return nil, fmt.Errorf("dial %s: refused", addr)
 	}
 	time.Sleep(delay)
+	t.net.streams.Add(1)
 	there, back := newLane(), newLane()
 	a, b := t.addr.String(), addr
 	select {
@@ -201,6 +207,7 @@ func (c *simConn) Read(b []byte) (int, error) {
 // Write never blocks; what is written while the link is cut is lost, and the reader waits.
 func (c *simConn) Write(b []byte) (int, error) {
 	_, delay, _ := c.net.route(c.from, c.to)
+	c.net.streamBytes.Add(int64(len(b)))
 	if c.net.isCut(c.from, c.to) {
 		return len(b), nil
 	}

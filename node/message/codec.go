@@ -42,7 +42,7 @@ const (
 // itemsFit reports whether the kind has items if q has, and the other way round.
 func (q *Request) itemsFit() bool {
 	switch q.Kind {
-	case ReadMany, Configurations, Purge, Hints:
+	case ReadMany, Configurations, Digests, Purge, Hints:
 		return len(q.Items) > 0
 	case Transfer:
 		return len(q.Items) == 0 || len(q.Items) == len(LeafSet{})
@@ -59,7 +59,7 @@ func (k Kind) hasKey() bool { return k <= Mutate || k == Flush || k == Hints }
 // understand. Whoever appends requests of others calls it first.
 func (q *Request) Check() error {
 	switch {
-	case q.Kind < Read || q.Kind > Gather:
+	case q.Kind < Read || q.Kind >= numKinds:
 		return fmt.Errorf("%w: kind %d", ErrInvalid, q.Kind)
 	case len(q.Key) > record.MaxInternalKey:
 		return fmt.Errorf("%w: key of %d bytes", ErrInvalid, len(q.Key))

@@ -57,7 +57,7 @@ func randConfiguration(r *rand.Rand) (c ring.Configuration) {
 
 func randRequest(r *rand.Rand) *Request {
 	q := &Request{
-		Kind: Kind(1 + r.IntN(int(Gather))), Digest: r.IntN(2) == 0,
+		Kind: Kind(1 + r.IntN(int(numKinds)-1)), Digest: r.IntN(2) == 0,
 		Partition: ring.Partition(r.Uint32()), Epoch: r.Uint32(),
 		Key: randBytes(r, 1, record.MaxInternalKey), Ballot: randBallot(r), Next: randBallot(r),
 		Configuration: randConfiguration(r),
@@ -79,7 +79,7 @@ func randRequest(r *rand.Rand) *Request {
 	if q.Kind == Sums && r.IntN(2) == 0 {
 		q.Items = make([]byte, 8)
 	}
-	if q.Kind == Configurations {
+	if q.Kind == Configurations || q.Kind == Digests {
 		q.Items = randBytes(r, 4, 64)
 	}
 	if q.Kind == ReadMany || q.Kind == Hints {
@@ -88,7 +88,7 @@ func randRequest(r *rand.Rand) *Request {
 		}
 	}
 	if q.Kind == Mutate {
-		q.Op = record.Op{Kind: record.OpKind(r.IntN(12)), Key: q.Key, Value: randBytes(r, 1, 300),
+		q.Op = record.Op{Kind: record.OpKind(r.IntN(14)), Key: q.Key, Value: randBytes(r, 1, 300),
 			Flags: r.Uint32(), Expiry: r.Uint32(), CAS: record.Version(r.Uint64()), Delta: r.Uint64()}
 	}
 	return q

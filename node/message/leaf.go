@@ -3,6 +3,7 @@ package message
 import (
 	"encoding/binary"
 
+	"kai/node/record"
 	"kai/node/ring"
 )
 
@@ -11,6 +12,18 @@ const Leaves = 256
 
 // Leaf is the leaf of a hash: its low byte, which has no part in making partitions.
 func Leaf(hash uint64) int { return int(hash % Leaves) }
+
+// Term is what a record adds to its leaf's sum: a hash of its key's hash and its ballot; a key never written adds nothing.
+func Term(hash uint64, b record.Ballot) uint64 {
+	if b.IsZero() {
+		return 0
+	}
+	var buf [20]byte
+	binary.LittleEndian.PutUint64(buf[:], hash)
+	binary.LittleEndian.PutUint64(buf[8:], uint64(b.Stamp))
+	binary.LittleEndian.PutUint32(buf[16:], b.Epoch)
+	return ring.Hash(buf[:])
+}
 
 // Root is one sum of the sums of all leaves, in their order.
 func Root(sums []uint64) uint64 {

@@ -62,6 +62,10 @@ const (
 	// Gather asks a member of Partition to take over what the members of Configuration hold that it does not: OK when
 	// that is done, Busy until then.
 	Gather
+	// Digests asks a node in which groups of partitions it knows other epochs than the sender. Items, and
+	// those of the reply, are what node/placement makes of them.
+	Digests
+	numKinds
 )
 
 // TraceLen is the room for trace context: 16 bytes trace id, 8 span id, 1 flags.

@@ -5,11 +5,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 
-	"kai/node/message"
 	"kai/node/placement"
 	"kai/node/quorum"
 	"kai/node/repair"
@@ -40,8 +38,16 @@ type Config struct {
 	Without    quorum.Rule
 	Mutant     Mutant
 	Timeout    time.Duration
-	Moving     bool // partitions may move
-	Repairing  bool // replicas are compared all the time, and hints handed off
+	// LongSyncs has half of the syncs of disks take long, and none take along what was staged after it began.
+	LongSyncs bool
+	Moving    bool // partitions may move
+	// Tick of the movers; 7 ms if zero.
+	Tick time.Duration
+	// Founders, if not zero, are the first of the nodes, which hold everything at first.
+	Founders int
+	// Plan, if not nil, has movers plan: see holders.
+	Plan      bool
+	Repairing bool // replicas are compared all the time, and hints handed off
 	// RepairPause is between two passes of that; 0: a few milliseconds.
 	RepairPause time.Duration
 	Gossiping   bool // nodes know who is there; movers tell everybody of new configurations, and ask
@@ -59,13 +65,18 @@ type Config struct {
 // Cluster is a simulated cluster. Make and use it inside a synctest bubble.
 type Cluster struct {
 	Config
-	seed   uint64
-	net    *network
-	nodes  []*node
-	first  []ring.Configuration // the founding ones, by partition
-	newest []ring.Configuration // the newest that anybody adopted
-	logs   *slog.Logger
-	begun  time.Time
+	seed  uint64
+	net   *network
+	nodes []*node
+	index map[ring.NodeID]int
+	hot   []ring.Partition // those that the nemesis prefers; empty: all alike
+	// holders is who is to hold partitions, sorted by id, if movers plan; what gossip would tell.
+	holders atomic.Pointer[[]ring.Weighted]
+	living  atomic.Pointer[[]ring.NodeID]
+	first   []ring.Configuration // the founding ones, by partition
+	newest  []ring.Configuration // the newest that anybody adopted
+	logs    *slog.Logger
+	begun   time.Time
 }
 
 // node is one place for a process: its disk and clock, and the process that runs now.
@@ -77,7 +88,8 @@ type node struct {
 	real  *realDisk // instead of disk, with Config.RealStore
 	skew  atomic.Int64
 	boots int
-	out   bool // never started again; the nemesis' own
+	out   bool         // never started again; the nemesis' own
+	down  atomic.Int64 // when the process ended, since begun; 0 while it runs
 	now   atomic.Pointer[incarnation]
 }
 
@@ -92,7 +104,7 @@ func (n *node) wall() time.Time { return time.Now().Add(today + time.Duration(n.
 type incarnation struct {
 	*node
 	volume      medium
-	table       *table
+	table       *placement.Table
 	replica     *replica.Replica
 	coordinator *quorum.Coordinator
 	links       []*link // by node
@@ -119,19 +131,35 @@ func nodeID(i int) ring.NodeID { return ring.NodeID(fmt.Sprintf("%016x", i+1)) }
 func NewCluster(cfg Config) *Cluster {
 	c := &Cluster{Config: cfg, seed: cfg.Seed, begun: time.Now(), net: newNetwork(cfg.Seed, cfg.Faults), logs: slog.New(slog.DiscardHandler)}
 	r := rng{seed: mix(cfg.Seed, 31)}
-	n := min(cfg.Quorum.N, cfg.Nodes)
+	if c.Tick == 0 {
+		c.Tick = moverTick
+	}
+	if c.Founders == 0 {
+		c.Founders = cfg.Nodes
+	}
 	for p := range cfg.Partitions {
 		conf := ring.Configuration{Epoch: 1}
-		for k := range n {
-			conf.Members = append(conf.Members, nodeID((p+k)%cfg.Nodes))
+		for k := range min(cfg.Quorum.N, c.Founders) {
+			conf.Members = append(conf.Members, nodeID((p+k)%c.Founders))
 		}
 		c.first = append(c.first, conf)
 	}
 	c.newest = append(c.newest, c.first...)
+	c.index = map[ring.NodeID]int{}
+	var holders []ring.Weighted
+	for i := range c.Founders {
+		holders = append(holders, ring.Weighted{Node: ring.Node{ID: nodeID(i)}})
+	}
+	c.holders.Store(&holders)
 	for i := range cfg.Nodes {
+		c.index[nodeID(i)] = i
 		latency := func() time.Duration {
 			lat := rng{seed: mix(cfg.Seed, 57, uint64(i), uint64(time.Since(c.begun)))}
-			if lat.chance(5) {
+			slow := 5
+			if cfg.LongSyncs {
+				slow = 50
+			}
+			if lat.chance(slow) {
 				return lat.between(5*time.Millisecond, 60*time.Millisecond)
 			}
 			return lat.between(100*time.Microsecond, 2*time.Millisecond)
@@ -155,7 +183,7 @@ func NewCluster(cfg Config) *Cluster {
 func (c *Cluster) start(i int) {
 	nd := c.nodes[i]
 	nd.boots++
-	inc := &incarnation{node: nd, volume: &volume{d: nd.disk, forgets: c.Mutant&ForgetsExpired != 0}}
+	inc := &incarnation{node: nd, volume: &volume{d: nd.disk, ordered: c.LongSyncs, forgets: c.Mutant&ForgetsExpired != 0}}
 	inc.ctx, inc.die = context.WithCancel(context.Background())
 	inc.died = inc.ctx.Done()
 	if c.RealStore {
@@ -174,11 +202,10 @@ func (c *Cluster) start(i int) {
 	if err != nil {
 		panic(err)
 	}
-	inc.table = newTable(c.first)
-	inc.table.load(inc.volume)
+	inc.table = c.openTable(inc)
 	inc.replica = replica.New(replica.Options{
 		Self: nd.id, Storage: inc.volume, Journal: inc.volume, Fence: fence,
-		Configurations: inc.table, EncodeConfiguration: encodeConfiguration,
+		Configurations: inc.table, EncodeConfiguration: func(c ring.Configuration) []byte { return placement.AppendConfiguration(nil, c) },
 		Partitions: c.Partitions, PromiseSlots: 256,
 		Refused: func(err error) bool { return err == errBusy },
 		Wall:    nd.wall, Logger: c.logs, Without: c.WithoutVote,
@@ -192,33 +219,25 @@ func (c *Cluster) start(i int) {
 		StickyKeys: 64, WideAfter: c.WideAfter, Seed: mix(c.seed, 91, uint64(i), uint64(nd.boots)), Without: c.Without, Logger: c.logs,
 		Adopt: inc.adopt, Hinter: inc.hinter(),
 	})
-	links := map[ring.NodeID]quorum.Replica{}
 	for k := range c.Nodes {
-		l := newLink(c, inc, k)
-		inc.links = append(inc.links, l)
-		links[nodeID(k)] = l
+		inc.links = append(inc.links, newLink(c, inc, k))
 	}
-	links[nd.id] = inc.replica
-	inc.table.changed = func(confs []ring.Configuration) {
-		inc.coordinator.SetRoutes(quorum.NewRoutes(confs, c.Quorum, nd.id, func(id ring.NodeID) quorum.Replica { return links[id] }))
-	}
-	inc.table.announce()
+	inc.coordinator.SetRoutes(quorum.NewRoutes(inc.configurations(), c.Quorum, nd.id, inc.peer))
 	if err := inc.replica.LoadPulled(inc.volume.Meta); err != nil {
 		panic(err)
 	}
-	inc.mover = placement.NewMover(placement.Options{
-		Self: nd.id, Partitions: c.Partitions, Quorum: c.Quorum, Configuration: inc.table.Configuration, Adopt: inc.adopt,
-		Peer:  func(id ring.NodeID) placement.Replica { return links[id] },
-		Local: inc.replica, Decide: inc.coordinator.Decide,
-		Everybody: c.everybody(), Moves: 4, Timeout: c.Timeout / 2, Tick: moverTick + time.Duration(i)*time.Microsecond, Logger: c.logs, Without: c.WithoutMoving,
-	})
+	inc.mover = placement.NewMover(inc.moving())
 	inc.repairer = repair.New(repair.Options{
 		Self: nd.id, Partitions: c.Partitions, Configuration: inc.table.Configuration,
-		Peer:   func(id ring.NodeID) repair.Replica { return links[id] },
-		Chosen: inc.coordinator.Chosen, Rewrite: inc.coordinator.Rewrite, Local: inc.replica, Drop: inc.replica.Drop, PurgeAge: c.PurgeAge, Without: c.WithoutRepair,
+		Peer:   func(id ring.NodeID) repair.Replica { return inc.peer(id) },
+		Chosen: inc.coordinator.Chosen, Rewrite: inc.coordinator.Rewrite, Local: inc.replica, Drop: inc.replica.Drop, PurgeAge: func() time.Duration { return c.PurgeAge }, Without: c.WithoutRepair,
 		Hints: inc.hints, Timeout: c.Timeout / 10, Pause: cmp.Or(c.RepairPause, moverTick/3), Rest: 1, Logger: c.logs,
 	})
 	nd.now.Store(inc)
+	nd.down.Store(0)
+	if len(c.nodes) == c.Nodes {
+		c.count()
+	}
 	if c.Repairing {
 		go func() { _ = inc.repairer.Run(inc.ctx) }()     // nil: it ends with ctx
 		go func() { _ = inc.repairer.HandOff(inc.ctx) }() // the same
@@ -226,13 +245,6 @@ func (c *Cluster) start(i int) {
 	if c.Moving {
 		go func() { _ = inc.mover.Run(inc.ctx) }() // nil: it ends with ctx
 	}
-}
-
-// adopt takes a configuration by the door of the replica, which makes it durable first.
-func (i *incarnation) adopt(p ring.Partition, conf ring.Configuration) {
-	call := &message.Call{Completion: completion(func(*message.Call) {})}
-	call.Request = message.Request{Kind: message.Configure, Partition: p, Configuration: conf}
-	i.replica.Send(call)
 }
 
 // simHints is so few that some are dropped.
@@ -246,24 +258,6 @@ func (i *incarnation) hinter() quorum.Hinter {
 	return i.hints
 }
 
-// everybody is placement's Everybody; nil for a cluster without gossip.
-func (c *Cluster) everybody() func() []ring.NodeID {
-	if !c.Gossiping {
-		return nil
-	}
-	return func() (ids []ring.NodeID) {
-		for _, n := range c.nodes {
-			if inc := n.current(); inc != nil && inc.alive() {
-				ids = append(ids, n.id)
-			}
-		}
-		return ids
-	}
-}
-
-// moverTick is how often movers look for something to do.
-const moverTick = 7 * time.Millisecond
-
 // crash ends the current life of node i: what was not synced is gone.
 func (c *Cluster) crash(i int) {
 	inc := c.nodes[i].current()
@@ -271,6 +265,8 @@ func (c *Cluster) crash(i int) {
 		return
 	}
 	inc.die()
+	inc.down.Store(int64(time.Since(c.begun)) + 1)
+	c.count()
 	inc.volume.abort()
 	if c.RealStore {
 		c.nodes[i].real.crash()
@@ -295,48 +291,4 @@ func (c *Cluster) wipe(i int) {
 	d.mu.Lock()
 	d.records, d.of, d.meta = map[string][]byte{}, map[string]ring.Partition{}, map[string][]byte{}
 	d.mu.Unlock()
-}
-
-// table holds one incarnation's configurations.
-type table struct {
-	mu      sync.Mutex
-	confs   []ring.Configuration
-	changed func([]ring.Configuration)
-}
-
-func newTable(confs []ring.Configuration) *table {
-	return &table{confs: append([]ring.Configuration(nil), confs...)}
-}
-
-func (t *table) load(v medium) {
-	for p := range t.confs {
-		if enc, _ := v.Meta(replica.ConfigurationName(ring.Partition(p))); enc != nil {
-			t.confs[p] = decodeConfiguration(enc)
-		}
-	}
-}
-
-func (t *table) Configuration(p ring.Partition) ring.Configuration {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.confs[p]
-}
-
-func (t *table) Adopt(p ring.Partition, c ring.Configuration) bool {
-	t.mu.Lock()
-	if c.Epoch <= t.confs[p].Epoch {
-		t.mu.Unlock()
-		return false
-	}
-	t.confs[p] = c
-	t.mu.Unlock()
-	t.announce()
-	return true
-}
-
-func (t *table) announce() {
-	t.mu.Lock()
-	confs := append([]ring.Configuration(nil), t.confs...)
-	t.mu.Unlock()
-	t.changed(confs)
 }

@@ -32,6 +32,8 @@ type volume struct {
 	mu sync.Mutex
 	// queue is written while a sync is under way; closed drops everything.
 	queue   []staged
+	flying  []staged // of queue, what a sync under way takes along, if ordered: else that is all there is when it ends
+	ordered bool
 	syncing bool
 	closed  bool
 	forgets bool // the mutant ForgetsExpired
@@ -125,18 +127,28 @@ func (v *volume) stage(s staged) {
 	defer v.mu.Unlock()
 	v.queue = append(v.queue, s)
 	if !v.syncing {
-		v.syncing = true
-		time.AfterFunc(v.d.latency(), v.sync)
+		v.begin()
 	}
+}
+
+// begin begins a sync. v.mu is held.
+func (v *volume) begin() {
+	v.syncing = true
+	if v.ordered {
+		v.flying, v.queue = v.queue, nil
+	}
+	time.AfterFunc(v.d.latency(), v.sync)
 }
 
 func (v *volume) sync() {
 	v.mu.Lock()
-	batch := v.queue
-	v.queue = nil
 	if v.closed {
 		v.mu.Unlock()
 		return
+	}
+	batch := v.flying
+	if v.flying = nil; !v.ordered {
+		batch, v.queue = v.queue, nil
 	}
 	v.d.mu.Lock()
 	for _, s := range batch {
@@ -158,8 +170,7 @@ func (v *volume) sync() {
 	v.mu.Lock()
 	v.syncing = false
 	if len(v.queue) > 0 && !v.closed {
-		v.syncing = true
-		time.AfterFunc(v.d.latency(), v.sync)
+		v.begin()
 	}
 	v.mu.Unlock()
 }
@@ -169,8 +180,8 @@ func (v *volume) sync() {
 func (v *volume) abort() {
 	v.mu.Lock()
 	v.closed = true
-	batch := v.queue
-	v.queue = nil
+	batch := append(v.flying, v.queue...)
+	v.flying, v.queue = nil, nil
 	v.mu.Unlock()
 	for _, s := range batch {
 		s.done.Committed(errClosed)

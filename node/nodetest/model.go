@@ -2,8 +2,8 @@ package nodetest
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,7 +12,6 @@ import (
 	"github.com/anishathalye/porcupine"
 
 	"kai/node/record"
-	"kai/node/ring"
 )
 
 // input and output are what a client asked and heard, as the model sees it. The model is written
@@ -122,8 +121,35 @@ func step(s state, in input, out output) (bool, state) {
 			return is(record.NotFound), s
 		}
 		return is(record.Deleted), state{}
+	case record.Restore, record.Bury:
+		return restore(s, in, out, put)
 	}
 	return false, s
+}
+
+const (
+	// oldest and newest are versions of snapshots before and after everything.
+	oldest, newest = 1, math.MaxUint64
+)
+
+// restore is a record of a snapshot brought back. That it is refused is no fault: what is there may be newer. What must not be: that it
+// is taken over what came of it, or over anything if it is the oldest.
+func restore(s state, in input, out output, put func(string) state) (bool, state) {
+	if !out.unknown && out.status == record.NotStored {
+		return true, s
+	}
+	restored := state{}
+	if in.kind == record.Restore {
+		restored = put(in.arg)
+	}
+	allowed := in.delta == newest || in.delta == oldest && in.kind == record.Restore && !s.live
+	switch {
+	case out.unknown && !allowed:
+		return true, s
+	case out.unknown:
+		return true, restored
+	}
+	return allowed && out.status == record.Stored, restored
 }
 
 func count(s state, in input, out output) (bool, state) {
@@ -204,17 +230,4 @@ func (s observed) has(in input) bool {
 	}
 	from, _ := strconv.ParseUint(in.arg, 10, 64)
 	return slices.ContainsFunc(s.numbers[in.key], func(n uint64) bool { return n+reach > from && n < from+reach })
-}
-
-// encodeConfiguration is good enough for a disk that does not rot.
-func encodeConfiguration(c ring.Configuration) []byte {
-	b, _ := json.Marshal(c)
-	return b
-}
-
-func decodeConfiguration(b []byte) (c ring.Configuration) {
-	if err := json.Unmarshal(b, &c); err != nil {
-		panic(err)
-	}
-	return c
 }

@@ -18,6 +18,7 @@ type Trouble struct {
 	Jumps      bool // clocks that jump
 	Moves      bool // partitions move to other nodes, by rivals
 	Epochs     bool // configurations that move on, with the same members
+	Near       bool // mostly where the clients' keys are: in a large cluster most nodes hold none
 }
 
 // nemesis makes trouble until stop is closed, one fault after the other.
@@ -32,7 +33,7 @@ func (c *Cluster) nemesis(t Trouble, stop <-chan struct{}) {
 	add(t.Partitions, c.partition)
 	add(t.Crashes || t.Quick, func(r *rng) { c.bounce(r, t.Quick, t.Victim, false) })
 	add(t.Wipes, func(r *rng) { c.bounce(r, false, false, true) })
-	add(t.Pauses, func(r *rng) { c.net.hold(r.intn(len(c.nodes)), r.between(20*time.Millisecond, 300*time.Millisecond)) })
+	add(t.Pauses, func(r *rng) { c.net.hold(c.pickNode(r), r.between(20*time.Millisecond, 300*time.Millisecond)) })
 	add(t.Jumps, func(r *rng) {
 		c.nodes[r.intn(len(c.nodes))].skew.Store(int64(r.between(-c.Skew, c.Skew+1)))
 	})
@@ -60,6 +61,30 @@ func (c *Cluster) nemesis(t Trouble, stop <-chan struct{}) {
 	}
 }
 
+// pickNode picks a node for something to happen to.
+func (c *Cluster) pickNode(r *rng) int {
+	if len(c.hot) == 0 || r.chance(20) {
+		return r.intn(len(c.nodes))
+	}
+	p := c.pickPartition(r)
+	// By whoever is first of those that run: there is no table above all.
+	for _, n := range c.nodes {
+		if inc := n.current(); inc != nil && inc.alive() {
+			conf := inc.table.Configuration(p)
+			members := slices.Concat(conf.Members, conf.Next)
+			return c.index[members[r.intn(len(members))]]
+		}
+	}
+	return r.intn(len(c.nodes))
+}
+
+func (c *Cluster) pickPartition(r *rng) ring.Partition {
+	if len(c.hot) == 0 || r.chance(10) {
+		return ring.Partition(r.intn(c.Partitions))
+	}
+	return c.hot[r.intn(len(c.hot))]
+}
+
 func (c *Cluster) partition(r *rng) {
 	var cuts [][2]int
 	oneWay := r.chance(40)
@@ -83,7 +108,7 @@ func (c *Cluster) partition(r *rng) {
 }
 
 func (c *Cluster) bounce(r *rng, quick, victim, wipe bool) {
-	i := r.intn(len(c.nodes))
+	i := c.pickNode(r)
 	if victim {
 		i = len(c.nodes) - 1
 	}
@@ -125,7 +150,7 @@ func (c *Cluster) advance(r *rng) {
 
 // move has two nodes begin to move a partition, each to nodes of its own choice, or take a move back.
 func (c *Cluster) move(r *rng) {
-	p := ring.Partition(r.intn(c.Partitions))
+	p := c.pickPartition(r)
 	for range 2 {
 		inc := c.nodes[r.intn(len(c.nodes))].current()
 		var next []ring.NodeID

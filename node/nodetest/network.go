@@ -52,7 +52,8 @@ func topic(call *message.Call) string {
 	if call.Kind == message.ReadMany || call.Kind == message.Hints {
 		return string(call.Request.Items)
 	}
-	if call.Kind == message.Transfer || call.Kind == message.Pulled || call.Kind == message.Sums || call.Kind == message.Gather {
+	if call.Kind == message.Transfer || call.Kind == message.Pulled || call.Kind == message.Sums || call.Kind == message.Gather ||
+		call.Kind == message.Configurations || call.Kind == message.Digests {
 		return fmt.Sprint("partition ", call.Partition, " epoch ", call.Epoch, " behind ", call.Key)
 	}
 	return string(call.Key)
@@ -93,7 +94,11 @@ func (n *network) messages() int {
 
 func (n *network) setCut(from, to int, on bool) {
 	n.mu.Lock()
-	n.cut[[2]int{from, to}] = on
+	if on {
+		n.cut[[2]int{from, to}] = true
+	} else {
+		delete(n.cut, [2]int{from, to})
+	}
 	n.mu.Unlock()
 }
 
@@ -123,17 +128,24 @@ type outgoing struct {
 }
 
 func newLink(c *Cluster, from *incarnation, to int) *link {
-	return &link{c: c, from: from, to: to, pending: map[uint64]*outgoing{}, count: map[flow]uint64{}}
+	return &link{c: c, from: from, to: to}
 }
 
 // Flush has nothing to do: every message goes by itself.
 func (l *link) Flush() {}
+
+// missed is the silence after which a link without anything to wait for is held for dead.
+const missed = 750 * time.Millisecond
 
 // Healthy goes by silence, as heartbeats would, and is wrong for a while now and then: it is a hint,
 // and rival coordinators are what the protocol must bear.
 func (l *link) Healthy() bool {
 	window := uint64(time.Since(l.c.begun) / (20 * time.Millisecond))
 	if doubt := l.c.Faults.Doubt; doubt > 0 && mix(l.c.seed, 7, uint64(l.from.index), uint64(l.to), window)%100 < uint64(doubt) {
+		return false
+	}
+	// Nobody needs to ask a node that is gone for good: its heartbeats are missed.
+	if down := l.c.nodes[l.to].down.Load(); down > 0 && time.Since(l.c.begun)-time.Duration(down) > missed {
 		return false
 	}
 	l.mu.Lock()
@@ -152,6 +164,9 @@ func (l *link) Send(call *message.Call) {
 		return
 	}
 	l.mu.Lock()
+	if l.pending == nil { // most links of a large cluster are never used
+		l.pending, l.count = map[uint64]*outgoing{}, map[flow]uint64{}
+	}
 	l.nextID++
 	id := l.nextID
 	if l.lastSeen.IsZero() {
@@ -279,6 +294,9 @@ func (c *Cluster) deliver(l *link, frame []byte) bool {
 		inc.mover.AnswerGather(call)
 	case message.Configurations:
 		placement.Newer(call, c.Partitions, inc.table.Configuration)
+		call.Completion.Done(call)
+	case message.Digests:
+		placement.Differing(call, c.Partitions, inc.table.Configuration)
 		call.Completion.Done(call)
 	default:
 		inc.replica.Send(call)

@@ -226,7 +226,8 @@ func (c *Cluster) learn(t *testing.T, i int, key, value string) {
 	}
 }
 
-// Two nodes recover the same partition at once, each for itself: one of the two generations wins everywhere.
+// Two nodes recover the same partition at once, each for itself: one of the two generations wins everywhere. What is
+// written before both know of it may go to the other, and be lost with it: DESIGN.md of node/placement says so.
 func TestRivalRecoveries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := NewCluster(Config{Seed: 4, Nodes: 5, Quorum: ring.Quorum{N: 3, R: 2, W: 2}, Partitions: 1, Timeout: time.Second, Moving: true, Gossiping: true})
@@ -242,6 +243,7 @@ func TestRivalRecoveries(t *testing.T) {
 		if a.Epoch == b.Epoch {
 			t.Fatalf("two configurations of one epoch: %+v %+v", a, b)
 		}
+		time.Sleep(time.Second) // each hears of the other
 		c.set(t, 3, "key", "value")
 		time.Sleep(time.Second)
 		for _, i := range []int{3, 4} {

@@ -1,6 +1,7 @@
 package nodetest
 
 import (
+	"fmt"
 	"sync"
 	"time"
 
@@ -32,6 +33,11 @@ func (s Scenario) Run(seed uint64) Outcome {
 	cfg := s.Config
 	cfg.Seed = seed
 	c := NewCluster(cfg)
+	if s.Trouble.Near {
+		for k := range s.Load.Keys {
+			c.hot = append(c.hot, ring.PartitionOf(ring.Hash(fmt.Appendf(nil, "key%d", k)), cfg.Partitions))
+		}
+	}
 	h := &history{start: time.Now()}
 	stop := make(chan struct{})
 	var clients, nemesis sync.WaitGroup

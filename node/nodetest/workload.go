@@ -23,6 +23,8 @@ type Load struct {
 	Keys         int
 	Batch        bool          // several operations in one Execute now and then
 	Conditional  bool          // mostly operations whose answer depends on whether the key exists
+	Restoring    bool          // records of snapshots are brought back, too: older than all, newer than all, or what was read before
+	Blindly      bool          // a mutant: records are restored whatever is there
 	Expiring     bool          // some of what is stored has expired at once
 	Gap          time.Duration // longest rest between two batches; 0: 12 ms
 }
@@ -83,6 +85,9 @@ func (cl *client) execute(n int) {
 	for i := range n {
 		ins[i] = cl.choose()
 		ops[i] = record.Op{Kind: ins[i].kind, Key: []byte(ins[i].key), Value: []byte(ins[i].arg), CAS: ins[i].token, Delta: ins[i].delta}
+		if cl.load.Blindly && (ins[i].kind == record.Restore || ins[i].kind == record.Bury) {
+			ops[i].Delta = newest
+		}
 		if ins[i].expired {
 			ops[i].Expiry = 1 // second of 1970
 		}
@@ -145,6 +150,19 @@ func (cl *client) choose() input {
 		record.AppendTo, record.Prepend, record.Add, record.Replace, record.Delete, record.CompareAndSwap, record.CompareAndSwap)
 	if cl.load.Conditional {
 		in.kind = pick(record.Get, record.Get, record.Add, record.Add, record.Delete, record.Delete, record.Replace, record.AppendTo)
+	}
+	if cl.load.Restoring && cl.r.chance(30) {
+		in.kind = pick(record.Restore, record.Restore, record.Bury)
+		in.delta = uint64(cl.seen[in.key])
+		switch cl.r.intn(3) {
+		case 0:
+			in.delta = oldest
+		case 1:
+			in.delta = newest
+		}
+		if in.delta == 0 {
+			in.delta = oldest
+		}
 	}
 	switch in.kind {
 	case record.Set, record.Add, record.Replace, record.CompareAndSwap:

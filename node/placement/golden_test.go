@@ -32,7 +32,7 @@ func TestPlanGolden(t *testing.T) {
 			}
 		}
 	}
-	if got := fmt.Sprintf("%016x", h.Sum64()); got != "de9d4f1e36ea6461" {
+	if got := fmt.Sprintf("%016x", h.Sum64()); got != "4d89801483ce567c" {
 		t.Errorf("plans have changed: %s", got)
 	}
 }

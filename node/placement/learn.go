@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 
@@ -39,15 +40,77 @@ func Newer(call *message.Call, partitions int, configuration func(ring.Partition
 	call.Reply.Items = newer
 }
 
+// groupSize is how many partitions have one digest. With the most partitions that there may be, a node
+// sends 2 KiB to learn that nothing is new, and 1 KiB for each group in which something is.
+const groupSize = 256
+
+// AppendDigests appends what a message.Digests asks with: for each group of partitions 8 bytes, a hash of
+// their epochs. There is one configuration of an epoch, so that equal epochs are equal configurations.
+func AppendDigests(b []byte, partitions int, configuration func(ring.Partition) ring.Configuration) []byte {
+	epochs := make([]byte, 0, 4*groupSize)
+	for first := 0; first < partitions; first += groupSize {
+		epochs = appendEpochs(epochs[:0], first, min(first+groupSize, partitions), configuration)
+		b = binary.LittleEndian.AppendUint64(b, ring.Hash(epochs))
+	}
+	return b
+}
+
+func appendEpochs(b []byte, first, end int, configuration func(ring.Partition) ring.Configuration) []byte {
+	for p := first; p < end; p++ {
+		b = binary.LittleEndian.AppendUint32(b, configuration(ring.Partition(p)).Epoch)
+	}
+	return b
+}
+
+// Differing answers a message.Digests: the numbers of the groups, 2 bytes each, of which this node knows
+// other epochs than the asker; older ones, perhaps.
+func Differing(call *message.Call, partitions int, configuration func(ring.Partition) ring.Configuration) {
+	own := AppendDigests(nil, partitions, configuration)
+	if len(call.Request.Items) != len(own) {
+		call.Reply = message.Reply{Status: message.Invalid}
+		return
+	}
+	var differ []byte
+	for at := 0; at < len(own); at += 8 {
+		if !bytes.Equal(own[at:at+8], call.Request.Items[at:at+8]) {
+			differ = binary.LittleEndian.AppendUint16(differ, uint16(at/8))
+		}
+	}
+	call.Reply = message.Reply{Status: message.OK, Items: differ}
+}
+
 // learnFrom adopts what a node knows of newer configurations, and tells whether that is all. Words of
 // new configurations get lost, and a node that was away, or is new, was told nothing.
 func (m *Mover) learnFrom(id ring.NodeID) (all bool, err error) {
+	q := message.Request{Kind: message.Digests, Items: AppendDigests(nil, m.o.Partitions, m.o.Configuration)}
+	reply := m.send(id, q)
+	if reply.Status == message.Invalid { // a build that has no digests is asked about everything
+		return m.learnRange(id, 0, m.o.Partitions)
+	}
+	if reply.Status != message.OK {
+		return false, fmt.Errorf("node %s does not tell its digests: %s", id, reply.Status)
+	}
 	all = true
-	for first := 0; first < m.o.Partitions; first += askedAtOnce {
-		var epochs []byte
-		for p := first; p < min(first+askedAtOnce, m.o.Partitions); p++ {
-			epochs = binary.LittleEndian.AppendUint32(epochs, m.o.Configuration(ring.Partition(p)).Epoch)
+	for differ := reply.Items; len(differ) >= 2; {
+		first := int(binary.LittleEndian.Uint16(differ))
+		end := first
+		for len(differ) >= 2 && int(binary.LittleEndian.Uint16(differ)) == end {
+			differ, end = differ[2:], end+1
 		}
+		told, err := m.learnRange(id, first*groupSize, min(end*groupSize, m.o.Partitions))
+		if err != nil {
+			return false, err
+		}
+		all = all && told
+	}
+	return all, nil
+}
+
+// learnRange is learnFrom for the partitions from first up to end.
+func (m *Mover) learnRange(id ring.NodeID, first, end int) (all bool, err error) {
+	all = true
+	for ; first < end; first += askedAtOnce {
+		epochs := appendEpochs(nil, first, min(first+askedAtOnce, end), m.o.Configuration)
 		reply := m.send(id, message.Request{Kind: message.Configurations, Partition: ring.Partition(first), Items: epochs})
 		if reply.Status != message.OK {
 			return false, fmt.Errorf("node %s does not tell its configurations: %s", id, reply.Status)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -17,14 +18,23 @@ import (
 type teller struct {
 	table *Table
 	down  atomic.Bool
+	old   bool         // a build without digests
+	bytes atomic.Int64 // of questions and answers
+	asked atomic.Int64 // partitions, by their epochs
 }
 
 func (o *teller) Send(call *message.Call) {
 	if o.down.Load() {
 		call.Reply = message.Reply{Status: message.Unreachable}
-	} else {
+	} else if call.Kind == message.Configurations {
+		o.asked.Add(int64(len(call.Request.Items) / 4))
 		Newer(call, o.table.Partitions(), o.table.Configuration)
+	} else if o.old {
+		call.Reply = message.Reply{Status: message.Invalid}
+	} else {
+		Differing(call, o.table.Partitions(), o.table.Configuration)
 	}
+	o.bytes.Add(int64(len(call.Request.Items) + len(call.Reply.Items)))
 	call.Completion.Done(call)
 }
 func (o *teller) Flush()        {}
@@ -81,6 +91,75 @@ func TestMoverLearnsBeforeItPlans(t *testing.T) {
 			t.Error("never planned")
 		}
 	})
+}
+
+// Most of the time nothing is new, and where something is, only its group is looked at, whoever is ahead.
+func TestLearnAsksOnlyWhereEpochsDiffer(t *testing.T) {
+	const partitions = 1 << 16
+	f := founding("a", "b", "c")
+	f.Partitions = partitions
+	confs := Configurations(f)
+	fresh := func() *Table {
+		table, err := New(f, slices.Clone(confs), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return table
+	}
+	for _, c := range []struct {
+		name        string
+		ahead       []ring.Partition // there
+		behind      []ring.Partition // here ahead
+		old         bool
+		asked, most int64
+		all         bool
+	}{
+		{name: "nothing", most: 2048, all: true},
+		{name: "one", ahead: []ring.Partition{300}, asked: 256, most: 2048 + 2 + 1024 + 128},
+		{name: "here newer", behind: []ring.Partition{65535}, asked: 256, most: 2048 + 2 + 1024, all: true},
+		{name: "sums alike", ahead: []ring.Partition{1}, behind: []ring.Partition{2}, asked: 256, most: 4096},
+		{name: "two groups side by side, one apart", ahead: []ring.Partition{0, 511, 40000}, asked: 768, most: 2048 + 6 + 3072 + 3*128},
+		{name: "an old build", ahead: []ring.Partition{7}, old: true, asked: partitions, most: 4*partitions + 2048 + 128},
+	} {
+		own, other := fresh(), &teller{table: fresh(), old: c.old}
+		raise := func(table *Table, ps []ring.Partition) {
+			for _, p := range ps {
+				table.Adopt(p, ring.Configuration{Epoch: 2, Members: []ring.NodeID{"b", "c"}})
+			}
+		}
+		raise(other.table, c.ahead)
+		raise(own, c.behind)
+		m := NewMover(Options{
+			Self: "a", Partitions: partitions, Configuration: own.Configuration, Timeout: time.Second,
+			Adopt: func(p ring.Partition, c ring.Configuration) { own.Adopt(p, c) },
+			Peer:  func(ring.NodeID) Replica { return other },
+		})
+		all, err := m.learnFrom("b")
+		if err != nil || all != c.all {
+			t.Errorf("%s: all %v, %v", c.name, all, err)
+		}
+		for _, p := range c.ahead {
+			if own.Configuration(p).Epoch != 2 {
+				t.Errorf("%s: partition %d was not learnt", c.name, p)
+			}
+		}
+		if other.asked.Load() != c.asked || other.bytes.Load() > c.most {
+			t.Errorf("%s: %d partitions asked for, want %d; %d bytes, at most %d", c.name, other.asked.Load(), c.asked, other.bytes.Load(), c.most)
+		}
+		if all, err := m.learnFrom("b"); err != nil || !all {
+			t.Errorf("%s: the second time: %v, %v", c.name, all, err)
+		}
+	}
+}
+
+func TestDifferingRefusesNonsense(t *testing.T) {
+	table := newTable(t)
+	for _, n := range []int{0, 7, 16} { // 64 partitions are one group
+		call := &message.Call{Request: message.Request{Kind: message.Digests, Items: make([]byte, n)}}
+		if Differing(call, 64, table.Configuration); call.Reply.Status != message.Invalid {
+			t.Errorf("%d bytes: %s", n, call.Reply.Status)
+		}
+	}
 }
 
 func TestNewerRefusesNonsense(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -46,8 +47,8 @@ type Options struct {
 	// Decide makes value the value of key, unless it has one, and tells the value that it has then, for
 	// good: one register of the cluster. Its errors mean: not known, ask again.
 	Decide func(ctx context.Context, key, value []byte) (chosen []byte, err error)
-	// Plan says which nodes should hold each partition, by preference, given the configurations of now; nil
-	// if that is not this node's to say, or all is well. One node should plan at a time, because plans of
+	// Plan says which nodes should hold each partition, by preference, given the configurations of now (the
+	// mover's memory, valid until it returns); nil if that is not this node's to say, or all is well. One node should plan at a time, because plans of
 	// nodes that see different things would undo each other's; that is all that hangs on it.
 	Plan func(current []ring.Configuration) [][]ring.NodeID
 	// Gone tells, since the last Plan that answered, whether a node is to hold nothing: a move to it is
@@ -92,7 +93,12 @@ type Mover struct {
 	undone  map[ring.Partition]bool          // taken back here
 	gathers map[ring.Partition]*gathering    // see AnswerGather
 	life    context.Context                  // Run's, while it runs
-	todo    map[ring.Partition][]ring.NodeID // planned; Run's own
+	todo    map[ring.Partition][]ring.NodeID // planned; Run's own, as are the next four
+	seen    []ring.Configuration             // what the last plan was made of; its memory is used again
+	ready   time.Time                        // when the last plan was ready,
+	took    time.Duration                    // and how long that took
+	joint   map[ring.Partition]bool          // that move, as seen last
+	woken   map[ring.Partition]bool          // to be looked at
 	wake    chan struct{}                    // room for one
 	heard   map[ring.NodeID]bool             // who has told all configurations it knows
 	next    int                              // to be asked for them
@@ -103,7 +109,8 @@ type Mover struct {
 
 // NewMover makes a mover; it starts nothing.
 func NewMover(o Options) *Mover {
-	return &Mover{o: o, busy: map[ring.Partition]bool{}, pulls: map[ring.Partition]bool{}, undone: map[ring.Partition]bool{}, gathers: map[ring.Partition]*gathering{}, wake: make(chan struct{}, 1), heard: map[ring.NodeID]bool{}}
+	return &Mover{o: o, busy: map[ring.Partition]bool{}, pulls: map[ring.Partition]bool{}, undone: map[ring.Partition]bool{}, gathers: map[ring.Partition]*gathering{},
+		joint: map[ring.Partition]bool{}, woken: map[ring.Partition]bool{}, wake: make(chan struct{}, 1), heard: map[ring.NodeID]bool{}}
 }
 
 // askPause is how long a node that has not pulled is left alone, at first.
@@ -119,18 +126,37 @@ func (m *Mover) Run(ctx context.Context) error {
 	tick := time.NewTicker(m.o.Tick)
 	defer tick.Stop()
 	m.tasks.Go(func() { m.learn(ctx) })
+	m.lookAtAll(ctx)
 	for {
-		for p := range ring.Partition(m.o.Partitions) {
-			m.look(ctx, p)
-		}
 		m.start(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-m.wake:
+			m.lookAtWoken(ctx)
 		case <-tick.C:
 			m.plan(ctx)
+			m.lookAtAll(ctx)
 		}
+	}
+}
+
+func (m *Mover) lookAtAll(ctx context.Context) {
+	for p := range ring.Partition(m.o.Partitions) {
+		m.look(ctx, p)
+	}
+}
+
+// lookAtWoken looks at the partitions that Wake named, and at those that move: there may be room for
+// them now. All of them would take the longer the more there are, at each of the cluster's moves.
+func (m *Mover) lookAtWoken(ctx context.Context) {
+	m.mu.Lock()
+	woken := m.woken
+	m.woken = map[ring.Partition]bool{}
+	m.mu.Unlock()
+	maps.Copy(woken, m.joint)
+	for _, p := range slices.Sorted(maps.Keys(woken)) {
+		m.look(ctx, p)
 	}
 }
 
@@ -148,8 +174,12 @@ func (m *Mover) live(ctx context.Context) {
 	m.mu.Unlock()
 }
 
-// learnEvery is how often a node is asked for its configurations, once all have been.
-const learnEvery = time.Second
+const (
+	// learnEvery is how often a node is asked for its configurations, once all have been.
+	learnEvery = time.Second
+	// learnAll is the time in which all are asked at first, if they are many.
+	learnAll = 10 * time.Second
+)
 
 // learn keeps the configurations up to date until ctx ends.
 func (m *Mover) learn(ctx context.Context) {
@@ -157,7 +187,7 @@ func (m *Mover) learn(ctx context.Context) {
 		m.learnNext()
 		pause := learnEvery
 		if m.o.Everybody != nil && !m.informed() {
-			pause = m.o.Tick / 4
+			pause = min(m.o.Tick/4, learnAll/time.Duration(len(m.o.Everybody())+1))
 		}
 		select {
 		case <-ctx.Done():
@@ -167,8 +197,12 @@ func (m *Mover) learn(ctx context.Context) {
 	}
 }
 
-// Wake has Run look at once: for whoever knows that a configuration was adopted. It does not block.
-func (m *Mover) Wake() {
+// Wake has Run look at p at once: for whoever knows that a configuration of it was adopted. It does not
+// block. Without it Run looks at each tick.
+func (m *Mover) Wake(p ring.Partition) {
+	m.mu.Lock()
+	m.woken[p] = true
+	m.mu.Unlock()
 	select {
 	case m.wake <- struct{}{}:
 	default:
@@ -178,20 +212,34 @@ func (m *Mover) Wake() {
 // look begins what is to be done for p, if there is room.
 func (m *Mover) look(ctx context.Context, p ring.Partition) {
 	c := m.o.Configuration(p)
-	if len(c.Next) > 0 && slices.Contains(c.Next, m.o.Self) && !m.o.Local.Pulled(p, c.Epoch) {
+	if len(c.Next) == 0 {
+		delete(m.joint, p)
+		return
+	}
+	m.joint[p] = true
+	if slices.Contains(c.Next, m.o.Self) && !m.o.Local.Pulled(p, c.Epoch) {
 		m.begin(m.pulls, p, func() error { return m.pull(ctx, p, c) }, "pull")
 	}
-	if len(c.Next) > 0 && m.drives(c) {
+	if m.drives(c) {
 		m.begin(m.busy, p, func() error { return m.finish(ctx, p, c) }, "move")
 	}
 }
 
+// planRest bounds the time that goes into plans: after each, this many times what it took.
+const planRest = 9
+
 // plan asks anew where partitions should be.
 func (m *Mover) plan(ctx context.Context) {
-	if m.o.Plan == nil || !m.informed() {
+	// A large cluster takes its time to plan. Meanwhile what was planned goes on, whatever comes of it.
+	if m.o.Plan == nil || time.Since(m.ready) < planRest*m.took || !m.informed() {
 		return
 	}
-	current := make([]ring.Configuration, m.o.Partitions)
+	began := time.Now()
+	defer func() { m.ready = time.Now(); m.took = m.ready.Sub(began) }()
+	if m.seen == nil {
+		m.seen = make([]ring.Configuration, m.o.Partitions)
+	}
+	current := m.seen
 	for p := range current {
 		current[p] = m.o.Configuration(ring.Partition(p))
 	}
@@ -213,12 +261,7 @@ func (m *Mover) start(ctx context.Context) {
 	if len(m.todo) == 0 {
 		return
 	}
-	room := m.o.Moves
-	for p := range ring.Partition(m.o.Partitions) {
-		if len(m.o.Configuration(p).Next) > 0 || m.driven(p) {
-			room--
-		}
-	}
+	room := m.o.Moves - m.moving()
 	for p, target := range m.todo {
 		if room <= 0 {
 			return
@@ -230,11 +273,17 @@ func (m *Mover) start(ctx context.Context) {
 	}
 }
 
-// driven reports whether p's next configuration is being decided by this node.
-func (m *Mover) driven(p ring.Partition) bool {
+// moving counts the partitions that move, and those whose first step is being decided by this node.
+func (m *Mover) moving() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.busy[p]
+	count := len(m.joint)
+	for p := range m.busy {
+		if !m.joint[p] {
+			count++
+		}
+	}
+	return count
 }
 
 // drives reports whether it is this node's turn to move a partition of that configuration: the first

@@ -15,8 +15,10 @@ type Pacer struct {
 	rate float64   // bytes a second
 	free time.Time // when all that was taken so far has been paid for
 	// calm is the clients' latency while nothing is transferred, busy since when something is.
-	calm  time.Duration
-	spent time.Time // last
+	calm   time.Duration
+	spent  time.Time // last
+	silent int       // how often in a row clients were too few to tell
+	early  bool      // clients were not yet strained since transfers began
 }
 
 // PacerOptions of NewPacer.
@@ -33,8 +35,11 @@ const (
 	paceEvery = 250 * time.Millisecond
 	// leastRate keeps transfers going, whatever clients feel.
 	leastRate = 1 << 20
-	// unknownRate is that of a node whose clients are too few to tell anything.
-	unknownRate = 16 << 20
+	// unknownRate is that of a node whose clients are too few to tell anything for unknownAfter looks.
+	unknownRate, unknownAfter = 16 << 20, 12
+	// firstRate is the rate that transfers begin with, while there are clients: it doubles in half a second or so
+	// until they feel it.
+	firstRate = 4 << 20
 	// paceBurst is how much may be taken at once, in time at the present rate.
 	paceBurst = 50 * time.Millisecond
 	// maxPace bounds what one taker waits: the other side of a transfer waits, too.
@@ -48,11 +53,13 @@ func NewPacer(o PacerOptions) *Pacer {
 	return &Pacer{o: o, rate: min(unknownRate, float64(o.Most))}
 }
 
+// PartitionCost is what beginning to transfer a partition is charged for, in bytes: two decisions among its members,
+// and a dozen messages and syncs of all nodes. It is about what copying so much costs in processor time
+// (node/placement/DESIGN.md).
+const PartitionCost = 256 << 10
+
 // Spend waits until n more bytes are within the rate, or ctx ends. A nil Pacer does not wait.
 func (p *Pacer) Spend(ctx context.Context, n int) {
-	if p == nil {
-		return
-	}
 	wait := p.Charge(n)
 	if wait <= 0 {
 		return
@@ -67,6 +74,9 @@ func (p *Pacer) Spend(ctx context.Context, n int) {
 
 // Charge is Spend without waiting: it returns how long that would have taken.
 func (p *Pacer) Charge(n int) time.Duration {
+	if p == nil {
+		return 0
+	}
 	now := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -109,18 +119,25 @@ func (p *Pacer) adapt(now time.Time, d time.Duration, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	most := float64(p.o.Most)
+	if p.silent++; ok {
+		p.silent = 0
+	}
 	idle := now.Sub(p.spent) > 2*paceEvery
 	switch {
-	case !ok:
+	case p.silent > unknownAfter:
 		p.rate += (min(unknownRate, most) - p.rate) / 8
+	case !ok: // soon
 	case idle:
 		if p.calm == 0 {
 			p.calm = d
 		}
 		p.calm += (d - p.calm) / 16
+		p.rate, p.early = firstRate, true
 	case p.calm == 0: // it never was calm: somewhere between
 	case float64(d) > badly*float64(p.calm):
-		p.rate = max(p.rate*0.6, leastRate)
+		p.rate, p.early = max(p.rate*0.6, leastRate), false
+	case float64(d) < calmly*float64(p.calm) && p.early:
+		p.rate *= 1.4
 	case float64(d) < calmly*float64(p.calm):
 		p.rate *= 1.15
 	}

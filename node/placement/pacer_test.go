@@ -55,7 +55,13 @@ func TestPacerFollowsTheClients(t *testing.T) {
 	if r := pass(12, true); r < 4<<20 {
 		t.Errorf("three seconds after clients are well again: %.0f", r)
 	}
+	if pass(3, false); p.Rate() != firstRate {
+		t.Errorf("transfers begin at %.0f", p.Rate())
+	}
 	known = false
+	if r := pass(unknownAfter, true); r != firstRate {
+		t.Errorf("nobody to ask for a moment: %.0f", r)
+	}
 	if r := pass(80, true); r < 0.9*unknownRate || r > 1.1*unknownRate {
 		t.Errorf("nobody to ask: %.0f", r)
 	}

@@ -30,6 +30,7 @@ func Plan(current []ring.Configuration, preferred [][]ring.NodeID, nodes []ring.
 		}
 	}
 	pl.spread()
+	pl.sort()
 	for pl.balance() { // a receiver that nobody could give anything to may get something now
 	}
 	return pl.result()
@@ -40,13 +41,17 @@ type planner struct {
 	index     map[ring.NodeID]int
 	preferred [][]int
 	zone      []int // by node
-	zones     int
 	n         int
 	lists     [][]int   // by partition: the plan as it grows
 	load      []int     // by node: partitions held
 	share     []float64 // by node: partitions it should hold
 	limit     []int     // by node: most partitions
 	least     []int     // by node: that it should hold
+	crowd     []int     // by zone; see count
+	kept      []int     // by partition: how many of its list, the first, are from before
+	// Of balance: partitions by node, those it holds and those it got by this plan.
+	held, fresh [][]int
+	can         [][]int // by node and zone: how many of its partitions zones allow it to give there; balance's own
 }
 
 func newPlanner(current []ring.Configuration, preferred [][]ring.NodeID, nodes []ring.Weighted, n int) *planner {
@@ -60,12 +65,12 @@ func newPlanner(current []ring.Configuration, preferred [][]ring.NodeID, nodes [
 		}
 		pl.zone[i] = numbers[node.Zone]
 	}
-	pl.zones, pl.n = len(numbers), min(n, len(nodes))
+	pl.crowd, pl.n = make([]int, len(numbers)), min(n, len(nodes))
 	if pl.n == 0 {
 		return pl
 	}
 	pl.setShares(len(current))
-	pl.preferred = make([][]int, len(current))
+	pl.preferred, pl.kept = make([][]int, len(current)), make([]int, len(current))
 	for p, c := range current {
 		members := c.Members
 		if len(c.Next) > 0 {
@@ -77,6 +82,7 @@ func newPlanner(current []ring.Configuration, preferred [][]ring.NodeID, nodes [
 				pl.load[i]++
 			}
 		}
+		pl.kept[p] = len(pl.lists[p])
 		for _, id := range preferred[p] {
 			if i, ok := pl.index[id]; ok {
 				pl.preferred[p] = append(pl.preferred[p], i)
@@ -88,6 +94,16 @@ func newPlanner(current []ring.Configuration, preferred [][]ring.NodeID, nodes [
 
 // fill is how much of its share node i holds.
 func (pl *planner) fill(i int) float64 { return float64(pl.load[i]) / pl.share[i] }
+
+// count fills crowd: how many of p's replicas, but the one at position without, are in each zone.
+func (pl *planner) count(p, without int) {
+	clear(pl.crowd)
+	for at, i := range pl.lists[p] {
+		if at != without {
+			pl.crowd[pl.zone[i]]++
+		}
+	}
+}
 
 // crowded is how many of p's replicas, but the one at position without, share node i's zone.
 func (pl *planner) crowded(p, i, without int) int {
@@ -102,11 +118,13 @@ func (pl *planner) crowded(p, i, without int) int {
 
 // pick chooses a node for p that does not hold it, in the place of the one at position without (-1 for
 // none): of the least crowded zones, below the limit, preferred by the ring, with the least load; in
-// this order of importance.
+// this order of importance. It looks at every node, a thousand perhaps for each replica that is missing.
 func (pl *planner) pick(p, without int) int {
 	best, bestRank := -1, [4]float64{}
+	pl.count(p, without)
 	for i := range pl.nodes {
-		if slices.Contains(pl.lists[p], i) {
+		crowded := pl.crowd[pl.zone[i]]
+		if best >= 0 && float64(crowded) > bestRank[0] || slices.Contains(pl.lists[p], i) {
 			continue
 		}
 		full, place := 0, slices.Index(pl.preferred[p], i)
@@ -116,7 +134,7 @@ func (pl *planner) pick(p, without int) int {
 		if place < 0 {
 			place = len(pl.preferred[p])
 		}
-		rank := [4]float64{float64(pl.crowded(p, i, without)), float64(full), float64(place), pl.fill(i)}
+		rank := [4]float64{float64(crowded), float64(full), float64(place), pl.fill(i)}
 		if best < 0 || slices.Compare(rank[:], bestRank[:]) < 0 {
 			best, bestRank = i, rank
 		}
@@ -134,80 +152,16 @@ func (pl *planner) replace(p, at, i int) {
 func (pl *planner) spread() {
 	for p, list := range pl.lists {
 		for at := len(list) - 1; at > 0; at-- {
-			mine := pl.crowded(p, list[at], at)
-			if mine == 0 {
-				continue
+			pl.count(p, at)
+			mine := pl.crowd[pl.zone[list[at]]]
+			if slices.Min(pl.crowd) >= mine {
+				continue // no zone is better
 			}
 			if i := pl.pick(p, at); i >= 0 && pl.crowded(p, i, at) < mine {
 				pl.replace(p, at, i)
 			}
 		}
 	}
-}
-
-// balance moves replicas from the nodes that hold most to those that hold least, by their shares, until nobody is
-// above its limit, and nobody below its share while another is above its own; as far as zones allow. Each step takes
-// one from what is above the limits, or from what is missing to the shares, so it ends.
-func (pl *planner) balance() (moved bool) {
-	held := make([][]int, len(pl.nodes)) // partitions by node
-	for p, list := range pl.lists {
-		for _, i := range list {
-			held[i] = append(held[i], p)
-		}
-	}
-	done := make([]bool, len(pl.nodes)) // receivers that nobody can give anything to
-	for {
-		to := -1
-		for i := range pl.nodes {
-			if !done[i] && pl.load[i] < pl.limit[i] && (to < 0 || pl.fill(i) < pl.fill(to)) {
-				to = i
-			}
-		}
-		switch {
-		case to < 0:
-			return moved
-		case pl.give(to, held):
-			moved = true
-		default:
-			done[to] = true
-		}
-	}
-}
-
-// give has the node that holds most, and can, give one partition to node to.
-func (pl *planner) give(to int, held [][]int) bool {
-	donors := make([]int, 0, len(pl.nodes))
-	for i := range pl.nodes {
-		if pl.load[i] > pl.limit[i] || pl.load[i] > pl.least[i] && pl.load[to] < pl.least[to] {
-			donors = append(donors, i)
-		}
-	}
-	slices.SortFunc(donors, func(a, b int) int { return cmp.Or(cmp.Compare(pl.fill(b), pl.fill(a)), a-b) })
-	for _, from := range donors {
-		best, bestAt, bestPlace := -1, 0, 0
-		for _, p := range held[from] {
-			at := slices.Index(pl.lists[p], from)
-			if at < 0 || slices.Contains(pl.lists[p], to) || pl.crowded(p, to, at) > pl.crowded(p, from, at) {
-				continue
-			}
-			place := slices.Index(pl.preferred[p], to)
-			if place < 0 {
-				place = len(pl.preferred[p])
-			}
-			if best < 0 || place < bestPlace {
-				best, bestAt, bestPlace = p, at, place
-			}
-			if place == 0 {
-				break
-			}
-		}
-		if best >= 0 {
-			pl.replace(best, bestAt, to)
-			held[to] = append(held[to], best)
-			return true
-		}
-	}
-	return false
 }
 
 func (pl *planner) result() [][]ring.NodeID {

@@ -20,6 +20,7 @@ func (m *Mover) pull(ctx context.Context, p ring.Partition, c ring.Configuration
 	if !needsPull(c, m.o.Self, m.o.Quorum) {
 		return m.mark(p, c.Epoch, record.Ballot{})
 	}
+	m.o.Pacer.Spend(ctx, PartitionCost)
 	need := m.o.Quorum.For(len(c.Members)).R
 	var failed error
 	var fence record.Ballot
@@ -61,11 +62,11 @@ const lookAgain = 5 * time.Millisecond
 func (m *Mover) pullRest(ctx context.Context, p ring.Partition, c ring.Configuration, id ring.NodeID) (fence record.Ballot, err error) {
 	var leaves message.LeafSet
 	for try := range 2 {
-		own, _, err := m.sums(p, c, m.o.Self)
+		own, _, err := m.sums(ctx, p, c, m.o.Self)
 		if err != nil {
 			return fence, err
 		}
-		theirs, f, err := m.sums(p, c, id)
+		theirs, f, err := m.sums(ctx, p, c, id)
 		if err != nil {
 			return fence, err
 		}
@@ -88,10 +89,9 @@ func (m *Mover) pullRest(ctx context.Context, p ring.Partition, c ring.Configura
 }
 
 // sums asks a node for the sums of p's leaves, and its purge fence.
-func (m *Mover) sums(p ring.Partition, c ring.Configuration, id ring.NodeID) (sums [message.Leaves]uint64, fence record.Ballot, err error) {
-	reply := m.send(id, message.Request{Kind: message.Sums, Partition: p, Epoch: c.Epoch})
+func (m *Mover) sums(ctx context.Context, p ring.Partition, c ring.Configuration, id ring.NodeID) (sums [message.Leaves]uint64, fence record.Ballot, err error) {
+	reply := m.request(ctx, c, id, message.Request{Kind: message.Sums, Partition: p, Epoch: c.Epoch})
 	if reply.Status != message.OK || len(reply.Items) != 8*message.Leaves {
-		m.tellIfBehind(p, c, id, reply)
 		return sums, fence, fmt.Errorf("sums of partition %d from %s: %s", p, id, reply.Status)
 	}
 	for leaf := range sums {
@@ -100,9 +100,27 @@ func (m *Mover) sums(p ring.Partition, c ring.Configuration, id ring.NodeID) (su
 	return sums, reply.Ballot, nil
 }
 
-func (m *Mover) tellIfBehind(p ring.Partition, c ring.Configuration, id ring.NodeID, reply message.Reply) {
-	if reply.Status == message.WrongEpoch && reply.Configuration.Epoch < c.Epoch {
-		m.tell(p, c, id)
+// requestTries bounds how often a node is asked the same.
+const requestTries = 6
+
+// request is send, to a node that may not have adopted c yet, since it was told at the same time as this one, or that
+// lost the question. Who gave up at once would take over again from others what it has.
+func (m *Mover) request(ctx context.Context, c ring.Configuration, id ring.NodeID, q message.Request) message.Reply {
+	for try, pause := 1, askPause; ; try, pause = try+1, 2*pause {
+		reply := m.send(id, q)
+		behind := reply.Status == message.WrongEpoch && reply.Configuration.Epoch < c.Epoch
+		lost := (reply.Status == message.TimedOut || reply.Status == message.Busy) && m.o.Peer(id).Healthy()
+		if !behind && !lost || try == requestTries {
+			return reply
+		}
+		if behind {
+			m.tell(q.Partition, c, id)
+		}
+		select {
+		case <-ctx.Done():
+			return reply
+		case <-time.After(pause):
+		}
 	}
 }
 
@@ -139,9 +157,8 @@ func (m *Mover) pullFrom(ctx context.Context, p ring.Partition, c ring.Configura
 		if m.o.Configuration(p).Epoch != c.Epoch {
 			return fence, fmt.Errorf("partition %d has moved on", p)
 		}
-		reply := m.send(id, message.Request{Kind: message.Transfer, Partition: p, Epoch: c.Epoch, Key: after, Items: leaves})
+		reply := m.request(ctx, c, id, message.Request{Kind: message.Transfer, Partition: p, Epoch: c.Epoch, Key: after, Items: leaves})
 		if reply.Status != message.OK {
-			m.tellIfBehind(p, c, id, reply)
 			return fence, fmt.Errorf("transfer of partition %d from %s: %s", p, id, reply.Status)
 		}
 		rows, more, ok := message.OpenPage(reply.Items)
@@ -157,6 +174,7 @@ func (m *Mover) pullFrom(ctx context.Context, p ring.Partition, c ring.Configura
 			m.counters.Bytes.Add(uint64(len(rows)))
 		}
 		if !more {
+			m.o.Pacer.Charge(len(reply.Items))
 			return reply.Ballot, nil
 		}
 		m.o.Pacer.Spend(ctx, len(reply.Items))

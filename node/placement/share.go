@@ -51,7 +51,7 @@ func (pl *planner) equal() bool {
 // weigh shares the partitions out by weight, within what can be: a node holds a partition once, and each partition
 // is spread over the zones as evenly as their sizes allow. So the nodes of a zone share what the zone must hold.
 func (pl *planner) weigh(partitions float64) {
-	zones := make([][]int, pl.zones)
+	zones := make([][]int, len(pl.crowd))
 	for i, z := range pl.zone {
 		zones[z] = append(zones[z], i)
 	}

@@ -20,8 +20,19 @@ type Table struct {
 	observe  func(ring.Partition, ring.Configuration)
 
 	write    sync.Mutex // taken by Adopt; orders the observer's calls
-	snapshot atomic.Pointer[[]*ring.Configuration]
+	snapshot atomic.Pointer[Snapshot]
 }
+
+// Snapshot is the configurations of all partitions at one moment. They lie in pages, so that a new one
+// costs a copy of its page, and of the list of pages, not of all (65,536 partitions: 4 KiB for 512).
+type Snapshot struct {
+	pages []*page
+	len   int
+}
+
+const pageSize = 256
+
+type page [pageSize]*ring.Configuration
 
 // Configurations returns the first configurations of a cluster, all of epoch 1, by partition. They
 // are the same on every node: a pure function of the founding.
@@ -41,12 +52,15 @@ func New(f ring.Founding, configurations []ring.Configuration, observe func(ring
 	if len(configurations) != f.Partitions {
 		return nil, fmt.Errorf("placement: %d configurations for %d partitions", len(configurations), f.Partitions)
 	}
-	snapshot := make([]*ring.Configuration, len(configurations))
+	snapshot := Snapshot{make([]*page, (len(configurations)+pageSize-1)/pageSize), len(configurations)}
+	for i := range snapshot.pages {
+		snapshot.pages[i] = new(page)
+	}
 	for p := range configurations {
 		if err := check(configurations[p]); err != nil {
 			return nil, fmt.Errorf("placement: partition %d: %w", p, err)
 		}
-		snapshot[p] = &configurations[p]
+		*snapshot.at(ring.Partition(p)) = &configurations[p]
 	}
 	if observe == nil {
 		observe = func(ring.Partition, ring.Configuration) {}
@@ -65,20 +79,28 @@ func (t *Table) Partitions() int { return t.founding.Partitions }
 // Configuration returns the newest known configuration of p, which must be below Partitions. Its
 // slices must not be changed.
 func (t *Table) Configuration(p ring.Partition) ring.Configuration {
-	return *(*t.snapshot.Load())[p]
+	return t.snapshot.Load().At(p)
 }
 
-// Snapshot is the configurations of all partitions at one moment.
-type Snapshot struct{ configurations []*ring.Configuration }
-
 // Snapshot returns what the table holds now; it does not change any more.
-func (t *Table) Snapshot() Snapshot { return Snapshot{*t.snapshot.Load()} }
+func (t *Table) Snapshot() Snapshot { return *t.snapshot.Load() }
 
 // Len is the number of partitions.
-func (s Snapshot) Len() int { return len(s.configurations) }
+func (s Snapshot) Len() int { return s.len }
 
-// At returns the configuration of p.
-func (s Snapshot) At(p ring.Partition) ring.Configuration { return *s.configurations[p] }
+// At returns the configuration of p, which must be below Len.
+func (s Snapshot) At(p ring.Partition) ring.Configuration { return **s.at(p) }
+
+func (s Snapshot) at(p ring.Partition) **ring.Configuration { return &s.pages[p/pageSize][p%pageSize] }
+
+// with is s with c for p.
+func (s Snapshot) with(p ring.Partition, c *ring.Configuration) Snapshot {
+	changed := *s.pages[p/pageSize]
+	changed[p%pageSize] = c
+	s.pages = slices.Clone(s.pages)
+	s.pages[p/pageSize] = &changed
+	return s
+}
 
 // Adopt puts c in place if its epoch is newer than the known one, and reports whether it did. It
 // refuses partitions that do not exist and configurations that no cluster could have. It keeps c.
@@ -90,11 +112,10 @@ func (t *Table) Adopt(p ring.Partition, c ring.Configuration) bool {
 	t.write.Lock()
 	defer t.write.Unlock()
 	old := *t.snapshot.Load()
-	if old[p].Epoch >= c.Epoch {
+	if old.At(p).Epoch >= c.Epoch {
 		return false
 	}
-	snapshot := slices.Clone(old)
-	snapshot[p] = &c
+	snapshot := old.with(p, &c)
 	t.snapshot.Store(&snapshot)
 	t.observe(p, c)
 	return true

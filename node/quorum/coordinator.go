@@ -120,9 +120,12 @@ func New(opts Options) *Coordinator {
 
 // SetRoutes replaces the routes. Rounds under way end with those they began with.
 func (c *Coordinator) SetRoutes(r *Routes) {
-	c.wides.grow(len(r.groups))
+	c.wides.grow(r.len)
 	c.routes.Store(r)
 }
+
+// Routes returns those set last; of no partitions before the first.
+func (c *Coordinator) Routes() *Routes { return c.routes.Load() }
 
 // SetSlot says which slot this node has. Before it has one of its own, it must be no replica.
 func (c *Coordinator) SetSlot(slot uint16) { c.slot.Store(uint32(slot)) }
@@ -137,11 +140,11 @@ func (c *Coordinator) has(r Rule) bool { return c.opts.Without&r == 0 }
 // group finds the partition of a hash and its group; nil before the cluster is founded.
 func (c *Coordinator) group(hash uint64) (ring.Partition, *Group) {
 	r := c.routes.Load()
-	if len(r.groups) == 0 {
+	if r.len == 0 {
 		return 0, nil
 	}
-	p := ring.PartitionOf(hash, len(r.groups))
-	return p, r.groups[p]
+	p := ring.PartitionOf(hash, r.len)
+	return p, r.group(p)
 }
 
 // learn takes a configuration that a replica reported.
@@ -191,7 +194,9 @@ func (c *Coordinator) observeLatency(d time.Duration) {
 func (c *Coordinator) Unreachable() int {
 	missing := 0
 	seen := map[*Group]bool{}
-	for _, g := range c.routes.Load().groups {
+	r := c.routes.Load()
+	for p := range ring.Partition(r.len) {
+		g := r.group(p)
 		ok, known := seen[g]
 		if !known {
 			var healthy mask

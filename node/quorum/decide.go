@@ -49,16 +49,14 @@ type rewritten chan struct{}
 func (w rewritten) mutated(*mutation) { w <- struct{}{} }
 
 // Chosen returns the encoded state of key that a write quorum holds, which is certainly chosen. If there
-// is none, a quorum read first brings the replicas together, and it looks once more. It blocks up to
+// is none, the state is first written anew, if this node is a replica of it, and it looks once more. (A quorum read need
+// not meet what only one replica has accepted: those of the others that agree may answer it, every time.) It blocks up to
 // three times the request timeout.
 func (c *Coordinator) Chosen(key []byte) (enc []byte, ok bool) {
 	hash := ring.Hash(key)
 	for try := range 2 {
 		if try > 0 {
-			s := c.Session()
-			var res [1]record.Result
-			s.Execute([]record.Op{{Kind: record.Get, Key: key}}, res[:])
-			s.Close()
+			c.Rewrite(key)
 		}
 		p, g := c.group(hash)
 		if g == nil {

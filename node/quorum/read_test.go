@@ -256,7 +256,7 @@ func TestReadLearnsTheEpoch(t *testing.T) {
 		outside := r.nodes[3]
 		outside.opts.Adopt = func(p ring.Partition, c ring.Configuration) { r.route(3, c) }
 		r.want("get", r.do(3, get()), record.Found, "v")
-		if e := outside.routes.Load().groups[0].conf.Epoch; e != 2 {
+		if e := outside.routes.Load().group(0).conf.Epoch; e != 2 {
 			t.Errorf("goes by epoch %d", e)
 		}
 	})

@@ -54,7 +54,11 @@ func (m *memory) Put(_ ring.Partition, _ uint64, key, enc []byte, done interface
 	done.Committed(nil)
 }
 
-func (m *memory) Meta(name string) ([]byte, error) { return m.metas[name], nil }
+func (m *memory) Meta(name string) ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.metas[name], nil
+}
 
 func (m *memory) PutMeta(name string, value []byte, done interface{ Committed(error) }) {
 	m.mu.Lock()

@@ -1,7 +1,9 @@
 package quorum
 
 import (
+	"encoding/binary"
 	"math/bits"
+	"slices"
 
 	"kai/node/message"
 	"kai/node/record"
@@ -67,13 +69,25 @@ func (g *Group) all() mask { return mask(1)<<len(g.members) - 1 }
 
 // Routes says, for every partition, which replicas make its group. Immutable.
 type Routes struct {
-	groups []*Group // by partition; partitions with equal configurations share one
+	// pages hold the groups, by partition; those with equal configurations may share one. With makes
+	// a copy of one page: a node of a large cluster hears of many moves.
+	pages  []*routesPage
+	len    int
+	quorum ring.Quorum
+	self   ring.NodeID
 }
+
+const routesPageSize = 256
+
+type routesPage [routesPageSize]*Group
 
 // NewRoutes resolves the configurations, by partition, of a cluster with quorum q. replica is asked
 // once a node.
 func NewRoutes(confs []ring.Configuration, q ring.Quorum, self ring.NodeID, replica func(ring.NodeID) Replica) *Routes {
-	r := &Routes{groups: make([]*Group, len(confs))}
+	r := &Routes{make([]*routesPage, (len(confs)+routesPageSize-1)/routesPageSize), len(confs), q, self}
+	for i := range r.pages {
+		r.pages[i] = new(routesPage)
+	}
 	links := map[ring.NodeID]Replica{}
 	link := func(id ring.NodeID) Replica {
 		if _, ok := links[id]; !ok {
@@ -81,26 +95,53 @@ func NewRoutes(confs []ring.Configuration, q ring.Quorum, self ring.NodeID, repl
 		}
 		return links[id]
 	}
-	shared := map[ring.NodeID][]*Group{} // by first member
+	shared := map[string]*Group{} // by epoch and members' ids
+	var key []byte
 	for p, conf := range confs {
-		var g *Group
-		if len(conf.Members) > 0 {
-			for _, have := range shared[conf.Members[0]] {
-				if have.conf.Equal(conf) {
-					g = have
-					break
-				}
+		key = binary.LittleEndian.AppendUint32(key[:0], conf.Epoch)
+		for _, ids := range [][]ring.NodeID{conf.Members, conf.Next} {
+			for _, id := range ids {
+				key = append(append(key, id...), '/')
 			}
 		}
-		if g == nil {
+		g := shared[string(key)]
+		if g == nil || !g.conf.Equal(conf) {
 			g = newGroup(conf, q, self, link)
-			if len(conf.Members) > 0 {
-				shared[conf.Members[0]] = append(shared[conf.Members[0]], g)
-			}
+			shared[string(key)] = g
 		}
-		r.groups[p] = g
+		r.pages[p/routesPageSize][p%routesPageSize] = g
 	}
 	return r
+}
+
+// Len is the number of partitions.
+func (r *Routes) Len() int { return r.len }
+
+func (r *Routes) group(p ring.Partition) *Group { return r.pages[p/routesPageSize][p%routesPageSize] }
+
+// With returns routes in which p, which must be below Len, goes by conf, if that is newer; all other
+// groups, and their ways to nodes, are those of r. It costs the same however many partitions there are.
+func (r *Routes) With(p ring.Partition, conf ring.Configuration, replica func(ring.NodeID) Replica) *Routes {
+	old := r.pages[p/routesPageSize]
+	if conf.Epoch <= old[p%routesPageSize].conf.Epoch {
+		return r
+	}
+	var g *Group
+	for _, have := range old {
+		if have != nil && have.conf.Equal(conf) {
+			g = have
+			break
+		}
+	}
+	if g == nil {
+		g = newGroup(conf, r.quorum, r.self, replica)
+	}
+	changed := *old
+	changed[p%routesPageSize] = g
+	next := *r
+	next.pages = slices.Clone(r.pages)
+	next.pages[p/routesPageSize] = &changed
+	return &next
 }
 
 func newGroup(conf ring.Configuration, q ring.Quorum, self ring.NodeID, link func(ring.NodeID) Replica) *Group {

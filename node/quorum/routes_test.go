@@ -152,7 +152,7 @@ func TestRoutesShareGroups(t *testing.T) {
 		links[id]++
 		return &fake{}
 	})
-	if r.groups[0] != r.groups[2] || r.groups[0] == r.groups[1] || r.groups[0] == r.groups[3] {
+	if r.group(0) != r.group(2) || r.group(0) == r.group(1) || r.group(0) == r.group(3) {
 		t.Error("shared what differs, or did not share what is equal")
 	}
 	for id, n := range links {
@@ -160,8 +160,45 @@ func TestRoutesShareGroups(t *testing.T) {
 			t.Errorf("asked for %s %d times", id, n)
 		}
 	}
-	if g := r.groups[1]; g.self != 0 || len(g.members) != 3 || r.groups[4].self != -1 {
+	if g := r.group(1); g.self != 0 || len(g.members) != 3 || r.group(4).self != -1 {
 		t.Errorf("%+v", g)
+	}
+}
+
+// With changes one partition, keeps what it came from, and heeds epochs.
+func TestRoutesWith(t *testing.T) {
+	const partitions = 1024
+	confs := make([]ring.Configuration, partitions)
+	for p := range confs {
+		confs[p] = ring.Configuration{Epoch: 1, Members: ids[p%2 : p%2+3]}
+	}
+	link := func(ring.NodeID) Replica { return &fake{} }
+	first := NewRoutes(confs, majority, "b", link)
+	r := first
+	joint := ring.Configuration{Epoch: 2, Members: ids[:3], Next: ids[1:4]}
+	for _, p := range []ring.Partition{0, 255, 256, 700, 1023, 254} {
+		next := r.With(p, joint, link)
+		if r.group(p).conf.Epoch != 1 || !next.group(p).conf.Equal(joint) {
+			t.Fatalf("partition %d: epoch %d became %d", p, r.group(p).conf.Epoch, next.group(p).conf.Epoch)
+		}
+		confs[p] = joint
+		r = next
+	}
+	for p := range ring.Partition(partitions) {
+		if g := r.group(p); !g.conf.Equal(confs[p]) || g.self < 0 || g.quorum != majority {
+			t.Errorf("partition %d: %+v", p, g)
+		}
+	}
+	if r.group(254) != r.group(255) {
+		t.Error("equal configurations of a page do not share their group")
+	}
+	if g := r.group(700); len(g.members) != 4 || g.old != 0b0111 || g.new != 0b1110 {
+		t.Errorf("%+v", g)
+	}
+	for epoch := range uint32(3) {
+		if r.With(0, ring.Configuration{Epoch: epoch, Members: ids[:1]}, link) != r {
+			t.Errorf("epoch %d taken after 2", epoch)
+		}
 	}
 }
 

@@ -17,6 +17,9 @@ import (
 func (m *memory) Scan(p ring.Partition, after []byte, fn func(key, enc []byte) error) error {
 	m.mu.Lock()
 	records := maps.Clone(m.records)
+	for k, enc := range records { // Put overwrites in place
+		records[k] = bytes.Clone(enc)
+	}
 	m.mu.Unlock()
 	for _, k := range slices.Sorted(maps.Keys(records)) {
 		if ring.PartitionOf(ring.Hash([]byte(k)), partitions) != p || bytes.Compare([]byte(k), after) <= 0 {

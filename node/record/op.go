@@ -22,10 +22,14 @@ const (
 	Delete
 	Touch
 	GetAndTouch
+	// Restore brings a value of a snapshot back, Delta being its version: it is Stored unless what is there is newer, or came of it.
+	Restore
+	// Bury is Restore of a tombstone: what it had deleted is deleted again.
+	Bury
 	numOpKinds
 )
 
-var opNames = [numOpKinds]string{"get", "set", "add", "replace", "append", "prepend", "cas", "incr", "decr", "delete", "touch", "gat"}
+var opNames = [numOpKinds]string{"get", "set", "add", "replace", "append", "prepend", "cas", "incr", "decr", "delete", "touch", "gat", "restore", "bury"}
 
 func (k OpKind) String() string {
 	if k < numOpKinds {
@@ -47,7 +51,7 @@ type Op struct {
 	Expiry uint32
 	// CAS is the token of cas.
 	CAS Version
-	// Delta is the amount of incr and decr.
+	// Delta is the amount of incr and decr, the version of restore and bury.
 	Delta uint64
 }
 
@@ -163,9 +167,23 @@ func (op *Op) Apply(r *Record, id Version, now uint32, maxValue int) (Result, bo
 		changed := r.Expiry != op.Expiry
 		r.Expiry = op.Expiry
 		return res, changed
+	case Restore, Bury:
+		if !r.outdated(Version(op.Delta), id) || op.Kind == Bury && r.Kind != Value {
+			return Result{Status: NotStored}, false
+		}
+		if op.Kind == Bury {
+			r.Kind, r.Value, r.Flags, r.Expiry, r.CAS = Tombstone, nil, 0, 0, id
+			return Result{Status: Stored}, true
+		}
 	}
 	put(op.Value, op.Flags, op.Expiry)
 	return Result{Status: Stored}, true
+}
+
+// outdated reports whether r, which a round with this id may have changed already, lacks the mutation v and is older than it. A record that is not
+// there lacks it, whatever its floor: a deletion that came later would not have been forgotten yet (see purgeAge in node).
+func (r *Record) outdated(v, id Version) bool {
+	return r.CAS != id && (r.Version == 0 || v > r.Version && r.Lineage(v) == NotFolded)
 }
 
 func (r *Record) read(live bool) Result {

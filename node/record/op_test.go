@@ -41,6 +41,15 @@ func TestApply(t *testing.T) {
 	touched := live("old")
 	touched.Expiry = 2000
 	res := func(s Status) Result { return Result{Status: s} }
+	from := func(k OpKind, version uint64) Op {
+		o := op(k, "new")
+		o.Delta = version
+		return o
+	}
+	purged := set("new")
+	purged.Floor = 50
+	heir, vague, now5 := live("heir"), live("vague"), live("written now")
+	heir.Recent, vague.Floor, now5.CAS = []Version{9}, 9, newID
 	for _, c := range []struct {
 		name  string
 		r     Record
@@ -88,6 +97,20 @@ func TestApply(t *testing.T) {
 		{"gat absent", Record{}, op(GetAndTouch, ""), res(NotFound), nil},
 		{"incr absent", Record{}, Op{Kind: Incr, Delta: 1}, res(NotFound), nil},
 		{"decr expired", expired("5"), Op{Kind: Decr, Delta: 1}, res(NotFound), nil},
+		{"restore absent", Record{}, from(Restore, 9), res(Stored), ptr(set("new"))},
+		{"restore what is not there, behind a purge", Record{Floor: 50}, from(Restore, 9), res(Stored), ptr(purged)},
+		{"restore over an older value", live("old"), from(Restore, 9), res(Stored), ptr(set("new"))},
+		{"restore over an older tombstone", dead, from(Restore, 9), res(Stored), ptr(set("new"))},
+		{"restore over a newer value", live("newer"), from(Restore, 4), res(NotStored), nil},
+		{"restore over a newer tombstone", dead, from(Restore, 4), res(NotStored), nil},
+		{"restore over itself", live("old"), from(Restore, 5), res(NotStored), nil},
+		{"restore over what came of it", heir, from(Restore, 9), res(NotStored), nil},
+		{"restore over what may have come of it", vague, from(Restore, 9), res(NotStored), nil},
+		{"restore over what the same round wrote", now5, from(Restore, 9), res(NotStored), nil},
+		{"bury an older value", live("old"), from(Bury, 9), res(Stored), &gone},
+		{"bury a newer value", live("newer"), from(Bury, 4), res(NotStored), nil},
+		{"bury nothing", Record{}, from(Bury, 9), res(NotStored), nil},
+		{"bury what is dead", dead, from(Bury, 9), res(NotStored), nil},
 	} {
 		checkApply(t, c.name, c.r, c.op, c.want, c.after)
 	}
@@ -202,7 +225,7 @@ func TestKinds(t *testing.T) {
 			t.Errorf("%v: mutates %v", k, op.Mutates())
 		}
 	}
-	if numOpKinds.Valid() || numOpKinds.String() != "op(12)" || numStatus.Valid() {
+	if numOpKinds.Valid() || numOpKinds.String() != "op(14)" || numStatus.Valid() {
 		t.Error("kinds beyond the last are valid")
 	}
 }

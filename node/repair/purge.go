@@ -24,10 +24,13 @@ type purgeState struct {
 // state, or do not hold. One member that was not asked could bring an older state back. Only a partition
 // whose members are all there is purged; the first member does, and a later one what it is left with.
 func (r *Repairer) purge(ctx context.Context, p ring.Partition, c ring.Configuration, diverged int) error {
-	if r.o.PurgeAge <= 0 {
+	if r.o.PurgeAge == nil {
 		return nil
 	}
-	age := r.o.PurgeAge
+	age := r.o.PurgeAge()
+	if age <= 0 {
+		return nil
+	}
 	if diverged > 0 || c.Members[0] != r.o.Self {
 		age *= 2
 	}
@@ -66,12 +69,21 @@ func (r *Repairer) purge(ctx context.Context, p ring.Partition, c ring.Configura
 		if dead.Due >= 0 {
 			soon(dead.Due)
 		}
-		after, more = dead.After, dead.More
-		sleep(ctx, time.Duration(r.o.Rest)*time.Since(began))
+		if after, more = dead.After, dead.More; more {
+			r.rest(ctx, time.Since(began))
+		}
 	}
 	// Not for each record that falls due: some together.
 	st.due, st.never = time.Now().Add(max(again, age/4)), again < 0
 	return nil
+}
+
+// rest comes between two pages of a purge. It is a third of that between partitions: where there is more than a page,
+// clients delete faster than others purge, and what is not purged is read, kept and copied.
+func (r *Repairer) rest(ctx context.Context, worked time.Duration) {
+	began := time.Now()
+	sleep(ctx, min(time.Duration(r.o.Rest+2)/3*worked, maxRest))
+	r.rested += time.Since(began)
 }
 
 // purgeItems asks all members to confirm dead records, and then to forget those that all did; all: that was

@@ -33,8 +33,8 @@ type Options struct {
 	Configuration func(ring.Partition) ring.Configuration
 	// Peer is the way to a node, this one included.
 	Peer func(ring.NodeID) Replica
-	// Chosen returns the state of a key if a write quorum holds it; if not, it brings the replicas
-	// together by a quorum read.
+	// Chosen returns the state of a key if a write quorum holds it; if not, it first has
+	// it written anew.
 	Chosen func(key []byte) (enc []byte, ok bool)
 	// Rewrite has the state of key written anew, at a ballot of today. It blocks like Chosen.
 	Rewrite func(key []byte)
@@ -42,8 +42,8 @@ type Options struct {
 	// Drop forgets some records of a partition that this node is no member of, and reports whether there
 	// may be more. It waits for the disk.
 	Drop func(p ring.Partition) (more bool, err error)
-	// PurgeAge is how long records must have been dead before they are purged; 0: they never are.
-	PurgeAge time.Duration
+	// PurgeAge tells how long records must have been dead before they are purged; nil, 0 or less: they are not.
+	PurgeAge func() time.Duration
 	// Hints are those that HandOff hands off.
 	Hints *Hints
 	// Timeout of one message.
@@ -86,6 +86,7 @@ type Repairer struct {
 	pulls    atomic.Int32         // Hints that are worked on
 	away     map[ring.NodeID]bool // members that the pass could not ask; the pass' own
 	missed   int64                // as Counters.Missed, of the pass that goes on
+	rested   time.Duration        // between pages of purges, in all; the pass' own
 }
 
 // Counters count what was done since start; Diverged is a gauge.
@@ -142,9 +143,10 @@ func (r *Repairer) Pass(ctx context.Context) (diverged int64) {
 		if len(c.Next) > 0 || !slices.Contains(c.Members, r.o.Self) {
 			continue
 		}
-		began := time.Now()
+		began, rested := time.Now(), r.rested
 		diverged += int64(r.look(ctx, p, c))
-		sleep(ctx, min(time.Duration(r.o.Rest)*time.Since(began), maxRest))
+		worked := time.Since(began) - (r.rested - rested)
+		sleep(ctx, min(time.Duration(r.o.Rest)*worked, maxRest))
 	}
 	r.counters.Missed.Store(r.missed)
 	return diverged

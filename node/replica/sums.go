@@ -33,18 +33,6 @@ type leaf struct {
 	writes uint32
 }
 
-// term is what a record adds to its leaf's sum; a key never written adds nothing.
-func term(hash uint64, b record.Ballot) uint64 {
-	if b.IsZero() {
-		return 0
-	}
-	var buf [20]byte
-	binary.LittleEndian.PutUint64(buf[:], hash)
-	binary.LittleEndian.PutUint64(buf[8:], uint64(b.Stamp))
-	binary.LittleEndian.PutUint32(buf[16:], b.Epoch)
-	return ring.Hash(buf[:])
-}
-
 func (s *sums) of(p ring.Partition) *leaves {
 	t := s.tables[p].Load()
 	if t == nil {
@@ -156,7 +144,7 @@ func (r *Replica) scanSums(p ring.Partition) (all [message.Leaves]uint64, err er
 	}
 	err = r.opts.Storage.(Scanner).Scan(p, nil, func(key, enc []byte) error {
 		hash := ring.Hash(key)
-		all[message.Leaf(hash)] += term(hash, record.PeekBallot(enc))
+		all[message.Leaf(hash)] += message.Term(hash, record.PeekBallot(enc))
 		return nil
 	})
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 func (d *disk) scanned() (all [message.Leaves]uint64) {
 	_ = d.Scan(0, nil, func(key, enc []byte) error {
 		h := ring.Hash(key)
-		all[message.Leaf(h)] += term(h, record.PeekBallot(enc))
+		all[message.Leaf(h)] += message.Term(h, record.PeekBallot(enc))
 		return nil
 	})
 	return all

@@ -228,7 +228,7 @@ func (r *Replica) stage(st *stripe, call *message.Call, b, acc record.Ballot, re
 	p.writes++
 	c := r.commits.Get().(*commit)
 	c.call, c.p, c.hash, c.start = call, call.Partition, call.Hash, time.Now()
-	c.change, c.lost = term(call.Hash, b)-term(call.Hash, acc), !readable
+	c.change, c.lost = message.Term(call.Hash, b)-message.Term(call.Hash, acc), !readable
 	r.sums.staged(c.p, c.hash)
 	c.inPut.Store(true)
 	if b.IsZero() {

@@ -63,6 +63,9 @@ func (a app) printStatus(s console.Status, now time.Time) {
 	}
 	facts = append(facts, p.generations(s.Lost, s.Recoveries)...)
 	facts = append(facts, [2]string{"moving", moving(s)}, [2]string{"store", storeLine(s.Store, p)})
+	if s.Backup != nil {
+		facts = append(facts, [2]string{"backup", p.backup(*s.Backup, now)})
+	}
 	p.facts(facts)
 	rows := [][]string{{"NODE", "STATE", "ZONE", "SLOT", "PARTITIONS", "FAVOURED", "PEER ADDRESS", "LINK", "VERSION", "BOOT"}}
 	for _, n := range s.Nodes {
@@ -120,6 +123,18 @@ func (p printer) link(s console.Status, id string) string {
 		}
 	}
 	return orDash("")
+}
+
+// backup says how old the newest snapshot is, and what fails.
+func (p printer) backup(b console.Backup, now time.Time) string {
+	line := p.bad("no complete snapshot") + " in " + b.URL
+	if b.Newest != nil {
+		line = fmt.Sprintf("newest snapshot %s old, in %s", now.Sub(*b.Newest).Round(time.Second), b.URL)
+	}
+	if b.LastError != "" {
+		line += ", " + p.bad(b.LastError)
+	}
+	return line
 }
 
 func storeLine(s console.Store, p printer) string {

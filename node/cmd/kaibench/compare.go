@@ -139,9 +139,8 @@ func numbers(name, list string) (out []float64, err error) {
 	return out, nil
 }
 
-// measure starts all systems, preloads them, and fills r.Cells. All run all the time, but only one
-// is under load; the systems take turns within a round, so that a machine whose speed drifts
-// bends the figures of all alike.
+// measure starts all systems, preloads them, and fills r.Cells. The systems take turns within a round, so that a
+// machine whose speed drifts bends the figures of all alike; those whose turn it is not are stopped (SIGSTOP).
 func (p *plan) measure(ctx context.Context, r *report, note io.Writer) error {
 	var all []*system
 	defer func() {
@@ -160,6 +159,7 @@ func (p *plan) measure(ctx context.Context, r *report, note io.Writer) error {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		fmt.Fprintf(note, "%-15s started, %d keys stored, %.1f s\n", name, p.load.Keys, time.Since(begun).Seconds())
+		s.signal(sigStop)
 	}
 	for round := range p.rounds {
 		for _, depth := range p.depths {
@@ -207,6 +207,9 @@ func (p *plan) column(ctx context.Context, r *report, all []*system, cell Cell, 
 		c.System = s.name
 		l := p.load
 		l.Targets, l.MustHit, l.Rate, l.Depth = s.targets, true, c.Rate, max(1, c.Depth)
+		if err := s.wake(ctx); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
 		before, others := s.cpu(), othersCPU(all, s)
 		begun := time.Now()
 		res, err := l.Run(ctx)
@@ -220,6 +223,7 @@ func (p *plan) column(ctx context.Context, r *report, all []*system, cell Cell, 
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 		took := time.Since(begun)
+		s.signal(sigStop)
 		c.Result = res
 		served := res.OpsPerSecond * (l.Duration + l.Warmup).Seconds()
 		c.ServerCPU = float64((s.cpu() - before).Microseconds()) / served

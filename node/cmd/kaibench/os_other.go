@@ -14,3 +14,9 @@ func preciseSleep() {}
 func sleep(d time.Duration) { time.Sleep(d) }
 
 func childAttributes() *syscall.SysProcAttr { return nil }
+
+// There are none everywhere: systems that wait go on working.
+const (
+	sigStop     = syscall.Signal(0)
+	sigContinue = syscall.Signal(0)
+)

@@ -43,6 +43,7 @@ func start(name, dir string, cmd *exec.Cmd) (*process, error) {
 
 // stop asks the process to end, and kills it when it has not after 10 seconds. It waits for the end.
 func (p *process) stop() {
+	_ = p.cmd.Process.Signal(sigContinue)
 	_ = p.cmd.Process.Signal(os.Interrupt)
 	select {
 	case <-p.done:

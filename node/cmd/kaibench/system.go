@@ -22,8 +22,40 @@ type system struct {
 	nodes   int
 	procs   []*process
 	targets []string
+	admins  []string // of the nodes that have one
 	dir     string
 }
+
+// signal sends sig to all processes of the system.
+func (s *system) signal(sig os.Signal) {
+	for _, p := range s.procs {
+		_ = p.cmd.Process.Signal(sig) // one that ended is found by alive
+	}
+}
+
+// wake has a stopped system go on, and waits until it is what it was before: its nodes were away for
+// each other, too.
+func (s *system) wake(ctx context.Context) error {
+	s.signal(sigContinue)
+	begun := time.Now()
+	for n, p := range s.procs {
+		if n < len(s.admins) {
+			if err := p.await(ctx, 30*time.Second, func() bool { return answers(ctx, "http://"+s.admins[n]+"/readyz") }); err != nil {
+				return err
+			}
+		}
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(wakeTime - time.Since(begun)):
+		return s.alive()
+	}
+}
+
+// wakeTime is how long a system that was stopped has to itself before it is measured: links are made
+// again, replicas compared.
+const wakeTime = 6 * time.Second
 
 // systemNames lists what compare knows, in the order of a round.
 func systemNames() []string {
@@ -136,10 +168,10 @@ func (s *system) kai(ctx context.Context, binary, durability string) error {
 		if _, err := s.run(name, cmd); err != nil {
 			return err
 		}
-		s.targets = append(s.targets, own[0])
+		s.targets, s.admins = append(s.targets, own[0]), append(s.admins, own[3])
 	}
 	for n, p := range s.procs {
-		url := "http://" + ports[4*n+3] + "/readyz"
+		url := "http://" + s.admins[n] + "/readyz"
 		if err := p.await(ctx, 30*time.Second, func() bool { return answers(ctx, url) }); err != nil {
 			return err
 		}

@@ -1,0 +1,271 @@
+package backup
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+)
+
+// Sizes of what is written, and limits of what is read, in bytes.
+const (
+	packSize  = 15 << 20 // one PUT: nothing is left behind by an upload that stops
+	minBuffer = 5 << 20  // the least that S3 takes for a part
+	frameSize = 1 << 20
+	maxPack   = 1 << 31
+	maxRaw    = 1 << 30
+)
+
+const (
+	packsDir     = "packs/"
+	snapshotsDir = "snapshots/"
+)
+
+func packKey(id PackID) string           { return packsDir + id.String()[:2] + "/" + id.String() + ".kp" }
+func beginKey(snapshot string) string    { return snapshotsDir + snapshot + "/BEGIN" }
+func manifestKey(snapshot string) string { return snapshotsDir + snapshot + "/MANIFEST" }
+func partsDir(snapshot string) string    { return snapshotsDir + snapshot + "/parts/" }
+
+// tries is how often a call to the bucket is made before its error is told; the waits between double from firstWait.
+const (
+	tries     = 6
+	firstWait = 100 * time.Millisecond
+)
+
+// final tells errors that another try does not change.
+func final(err error) bool {
+	switch gcerrors.Code(err) {
+	case gcerrors.NotFound, gcerrors.FailedPrecondition, gcerrors.InvalidArgument, gcerrors.PermissionDenied, gcerrors.Unimplemented, gcerrors.Canceled:
+		return true
+	}
+	return errors.Is(err, ErrDamaged)
+}
+
+// retry calls f until it does well, its error is final, or it has been tried often enough.
+func retry(ctx context.Context, f func() error) (err error) {
+	wait := firstWait
+	for try := range tries {
+		if try > 0 {
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("%w, after: %w", ctx.Err(), err)
+			case <-time.After(wait):
+			}
+			wait *= 2
+		}
+		if err = f(); err == nil || final(err) || ctx.Err() != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("backup: given up after %d tries: %w", tries, err)
+}
+
+// put writes an object; fresh: only if there is none of that name, and else the error is gcerrors.FailedPrecondition. A
+// try whose answer was lost may have written it: so a fresh one that is there already with this content is no error.
+func put(ctx context.Context, b *Bucket, key string, content []byte, fresh bool) error {
+	// One request an object, whatever its size, and no larger buffer for it.
+	opts := &blob.WriterOptions{ContentType: "application/octet-stream", IfNotExist: fresh, BufferSize: max(minBuffer, len(content)+1)}
+	err := retry(ctx, func() error {
+		if err := b.Up.wait(ctx, int64(len(content))); err != nil {
+			return err
+		}
+		return b.WriteAll(ctx, key, content, opts)
+	})
+	if fresh && gcerrors.Code(err) == gcerrors.FailedPrecondition {
+		if there, err := get(ctx, b, key); err == nil && string(there) == string(content) {
+			return nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("backup: write %s: %w", key, err)
+	}
+	return nil
+}
+
+// get reads a whole object.
+func get(ctx context.Context, b *Bucket, key string) (content []byte, err error) {
+	err = retry(ctx, func() error {
+		if content, err = b.ReadAll(ctx, key); err != nil {
+			return err
+		}
+		return b.Down.wait(ctx, int64(len(content)))
+	})
+	if err != nil {
+		return nil, fmt.Errorf("backup: read %s: %w", key, err)
+	}
+	return content, nil
+}
+
+// getRange reads a part of an object. What is too short is ErrDamaged.
+func getRange(ctx context.Context, b *Bucket, key string, offset, length int64) (content []byte, err error) {
+	if err := b.Down.wait(ctx, length); err != nil {
+		return nil, err
+	}
+	err = retry(ctx, func() error {
+		r, err := b.NewRangeReader(ctx, key, offset, length, nil)
+		if err != nil && !final(err) {
+			return tooShort(ctx, b, key, offset+length, err) // some servers refuse what begins behind the end
+		}
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		content, err = io.ReadAll(r)
+		if err == nil && int64(len(content)) != length {
+			// A connection that ended early is told by few servers.
+			return tooShort(ctx, b, key, offset+length, fmt.Errorf("%d bytes instead of %d", len(content), length))
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("backup: read %s: %w", key, err)
+	}
+	return content, nil
+}
+
+// tooShort is ErrDamaged if an object ends before end, and so another try would not help; else err.
+func tooShort(ctx context.Context, b *Bucket, key string, end int64, err error) error {
+	if a, failed := b.Attributes(ctx, key); failed == nil && a.Size < end {
+		return fmt.Errorf("%w: it has %d bytes, not %d: %w", ErrDamaged, a.Size, end, err)
+	}
+	return err
+}
+
+// document reads and decodes one of the JSON objects.
+func document(ctx context.Context, b *Bucket, key string, v any) error {
+	content, err := get(ctx, b, key)
+	if err != nil {
+		return err
+	}
+	if err := unseal(content, v); err != nil {
+		return fmt.Errorf("backup: %s: %w", key, err)
+	}
+	return nil
+}
+
+// list calls f with the names below dir, and with the "directories" there if delimited.
+func list(ctx context.Context, b *Bucket, dir string, delimited bool, f func(o *blob.ListObject) error) error {
+	opts := &blob.ListOptions{Prefix: dir}
+	if delimited {
+		opts.Delimiter = "/"
+	}
+	it := b.List(opts)
+	for {
+		var o *blob.ListObject
+		err := retry(ctx, func() (err error) {
+			if o, err = it.Next(ctx); errors.Is(err, io.EOF) {
+				o, err = nil, nil
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("backup: list %s: %w", dir, err)
+		}
+		if o == nil {
+			return nil
+		}
+		if err := f(o); err != nil {
+			return err
+		}
+	}
+}
+
+// missing tells whether err means that there is no such object.
+func missing(err error) bool { return gcerrors.Code(err) == gcerrors.NotFound }
+
+// packer gathers frames into packs. Not safe for concurrent use.
+type packer struct {
+	bucket *Bucket
+	tag    string // makes each pack another: prune may be deleting one with the same records
+	number int
+	zip    *zstd.Encoder
+	buf    []byte
+	open   []*Ref           // in buf
+	sizes  map[PackID]int64 // written
+	bytes  int64            // written, in all
+}
+
+func newPacker(b *Bucket, tag string) (*packer, error) {
+	zip, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(frameSize))
+	return &packer{bucket: b, tag: tag, zip: zip, sizes: map[PackID]int64{}}, err
+}
+
+// add compresses raw into a frame. The Ref's pack is known after flush.
+func (w *packer) add(ctx context.Context, raw []byte) (*Ref, error) {
+	frame := w.zip.EncodeAll(raw, nil)
+	if key := w.bucket.Key; key != nil {
+		frame = key.encrypt(nil, frame)
+	}
+	if len(w.open) > 0 && len(w.buf)+len(frame) > packSize {
+		if err := w.flush(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if len(w.open) == 0 {
+		w.number++
+		w.buf = fmt.Appendf(w.buf[:0], "kai pack %d %s %d\n", Format, w.tag, w.number)
+	}
+	ref := &Ref{Offset: int64(len(w.buf)), Length: int64(len(frame)), Raw: int64(len(raw)), Sum: sumOf(frame)}
+	w.buf, w.open = append(w.buf, frame...), append(w.open, ref)
+	return ref, nil
+}
+
+// flush writes the pack that is open.
+func (w *packer) flush(ctx context.Context) error {
+	if len(w.open) == 0 {
+		return nil
+	}
+	id := PackID(sha256.Sum256(w.buf))
+	if err := put(ctx, w.bucket, packKey(id), w.buf, false); err != nil {
+		return err
+	}
+	for _, ref := range w.open {
+		ref.Pack = id
+	}
+	w.sizes[id] = int64(len(w.buf))
+	w.bytes += int64(len(w.buf))
+	w.buf, w.open = w.buf[:0], nil
+	return nil
+}
+
+var unzip, _ = zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(maxRaw))
+
+// open checks a frame and returns what it holds.
+func (b *Bucket) open(f Ref, frame []byte) ([]byte, error) {
+	if sumOf(frame) != f.Sum {
+		return nil, fmt.Errorf("%w frame at %d of pack %s: its checksum does not match", ErrDamaged, f.Offset, f.Pack)
+	}
+	frame, err := b.Key.decrypt(frame)
+	if err != nil {
+		return nil, fmt.Errorf("frame at %d of pack %s: %w", f.Offset, f.Pack, err)
+	}
+	raw, err := unzip.DecodeAll(frame, make([]byte, 0, min(f.Raw, frameSize*2)))
+	if err != nil {
+		return nil, fmt.Errorf("%w frame at %d of pack %s: %w", ErrDamaged, f.Offset, f.Pack, err)
+	}
+	if int64(len(raw)) != f.Raw {
+		return nil, fmt.Errorf("%w frame at %d of pack %s: %d bytes instead of %d", ErrDamaged, f.Offset, f.Pack, len(raw), f.Raw)
+	}
+	return raw, nil
+}
+
+// read fetches a frame and returns what it holds.
+func (f Ref) read(ctx context.Context, b *Bucket) ([]byte, error) {
+	frame, err := getRange(ctx, b, packKey(f.Pack), f.Offset, f.Length)
+	if err != nil {
+		return nil, err
+	}
+	return b.open(f, frame)
+}
+
+// snapshotOf takes the snapshot's id out of the name of a directory.
+func snapshotOf(key string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(key, snapshotsDir), "/")
+}

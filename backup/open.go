@@ -1,0 +1,441 @@
+package backup
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gocloud.dev/blob"
+)
+
+// Summary is one line of List.
+type Summary struct {
+	Begin
+	// Manifest is nil if the snapshot is not complete (yet), or cannot be read; then Err says why.
+	Manifest *Manifest `json:"-"`
+	Err      error     `json:"-"`
+}
+
+// Complete tells whether it can be restored from.
+func (s Summary) Complete() bool { return s.Manifest != nil }
+
+// List returns the snapshots of a bucket, the oldest first (by their cut, and without one by their names). What cannot be read is listed with its error.
+func List(ctx context.Context, b *Bucket) (all []Summary, err error) {
+	err = list(ctx, b, snapshotsDir, true, func(o *blob.ListObject) error {
+		if !o.IsDir {
+			return nil
+		}
+		id := snapshotOf(o.Key)
+		s := Summary{Begin: Begin{Snapshot: id}}
+		if m, err := Open(ctx, b, id); err == nil {
+			s.Begin, s.Manifest = m.Begin, m
+		} else if missing(err) {
+			if err := document(ctx, b, beginKey(id), &s.Begin); err != nil {
+				s.Begin, s.Err = Begin{Snapshot: id}, err
+			}
+		} else {
+			s.Err = err
+		}
+		all = append(all, s)
+		return ctx.Err()
+	})
+	slices.SortStableFunc(all, func(a, b Summary) int {
+		return cmp.Or(a.Cut.Compare(b.Cut), strings.Compare(a.Snapshot, b.Snapshot))
+	})
+	return all, err
+}
+
+// Begun returns the snapshots of a cluster that are under way: begun, neither complete nor expired; and the cut of its newest that is complete, among those
+// that known did not have yet. It puts into known whatever need not be looked at again.
+func Begun(ctx context.Context, b *Bucket, cluster string, known map[string]bool) (begun []string, newest time.Time, err error) {
+	err = list(ctx, b, snapshotsDir, true, func(o *blob.ListObject) error {
+		id := snapshotOf(o.Key)
+		if !o.IsDir || known[id] {
+			return nil
+		}
+		m, err := Open(ctx, b, id)
+		switch {
+		case err == nil:
+			known[id] = true
+			if m.Cluster == cluster && m.Cut.After(newest) {
+				newest = m.Cut
+			}
+			return nil
+		case errors.Is(err, ErrDamaged):
+			known[id] = true // verify tells of it
+			return nil
+		case !missing(err):
+			return err
+		}
+		var begin Begin
+		if err := document(ctx, b, beginKey(id), &begin); err != nil {
+			if missing(err) || errors.Is(err, ErrDamaged) {
+				return nil // being removed; or damaged
+			}
+			return err
+		}
+		if time.Now().After(begin.Expires) || begin.Cluster != cluster {
+			known[id] = true
+			return nil
+		}
+		begun = append(begun, id)
+		return nil
+	})
+	return begun, newest, err
+}
+
+// Announce begins the snapshot that b names by cluster, partitions and leaves, for the cluster's nodes to find and to take: it writes
+// BEGIN, with the newest complete snapshot of that cluster, shape and key for a parent. If it is begun already, the error's gcerrors code is FailedPrecondition.
+func Announce(ctx context.Context, bucket *Bucket, b *Begin, patience time.Duration) error {
+	all, err := List(ctx, bucket)
+	if err != nil {
+		return err
+	}
+	now := time.Now().UTC()
+	b.Format, b.Cut, b.Expires, b.Key = Format, now, now.Add(patience), bucket.Key.ID()
+	for _, s := range all {
+		if s.Complete() && s.Cluster == b.Cluster && s.Partitions == b.Partitions && s.Leaves == b.Leaves && s.Key == b.Key {
+			b.Parent = s.Snapshot // the last is the newest
+		}
+	}
+	content, err := seal(b)
+	if err != nil {
+		return err
+	}
+	return put(ctx, bucket, beginKey(b.Snapshot), content, true)
+}
+
+// Progress returns how many partitions of a snapshot under way are uploaded.
+func Progress(ctx context.Context, b *Bucket, id string) (done int, err error) {
+	there := map[int]bool{}
+	err = list(ctx, b, partsDir(id), false, func(o *blob.ListObject) error {
+		var p Part
+		if err := document(ctx, b, o.Key, &p); err != nil {
+			return err
+		}
+		for _, e := range p.Entries {
+			there[e.Partition] = true
+		}
+		return nil
+	})
+	return len(there), err
+}
+
+// Open reads the manifest of a snapshot. If it is not complete, the error's gcerrors code is NotFound.
+func Open(ctx context.Context, b *Bucket, snapshot string) (*Manifest, error) {
+	var m Manifest
+	if err := document(ctx, b, manifestKey(snapshot), &m); err != nil {
+		return nil, err
+	}
+	if m.Snapshot != snapshot || len(m.Entries) != m.Partitions {
+		return nil, fmt.Errorf("backup: %s: %w: it is of snapshot %q, with %d of %d partitions", manifestKey(snapshot), ErrDamaged, m.Snapshot, len(m.Entries), m.Partitions)
+	}
+	for p, e := range m.Entries {
+		if e.Partition != p {
+			return nil, fmt.Errorf("backup: %s: %w: partition %d at the place of %d", manifestKey(snapshot), ErrDamaged, e.Partition, p)
+		}
+	}
+	return &m, nil
+}
+
+// open reads the table.
+func (e Entry) open(ctx context.Context, b *Bucket, leaves int) (*table, error) {
+	raw, err := e.Table.read(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	t, err := decodeTable(raw, leaves)
+	if err != nil {
+		return nil, fmt.Errorf("partition %d: %w", e.Partition, err)
+	}
+	return t, nil
+}
+
+// Fault is something that is not as it should be.
+type Fault struct {
+	Object    string // its name in the bucket
+	Partition int    // that is affected
+	Err       error
+}
+
+func (f Fault) String() string {
+	return fmt.Sprintf("partition %d: %s: %v", f.Partition, f.Object, f.Err)
+}
+
+// Verify checks a snapshot: its tables, and that all packs are there with their sizes; with data, it reads and checks
+// every pack, and takes every record out of it. progress may be nil; it hears of packs that were dealt with. It holds a pack in memory.
+func Verify(ctx context.Context, b *Bucket, m *Manifest, data bool, progress func(done, of int)) (faults []Fault, err error) {
+	if err := b.fits(m); err != nil {
+		return nil, err
+	}
+	tables, failed := make([]*table, len(m.Entries)), make([]error, len(m.Entries))
+	_ = sideBySide(ctx, len(m.Entries), func(ctx context.Context, p int) error {
+		tables[p], failed[p] = m.Entries[p].open(ctx, b, m.Leaves)
+		return nil
+	})
+	if ctx.Err() != nil {
+		return faults, ctx.Err()
+	}
+	packs := map[PackID][]int{} // partitions
+	sizes := map[PackID]int64{}
+	for p, e := range m.Entries {
+		if failed[p] != nil {
+			faults = append(faults, Fault{packKey(e.Table.Pack), p, failed[p]})
+		}
+		for _, pack := range e.Packs {
+			packs[pack.ID], sizes[pack.ID] = append(packs[pack.ID], p), pack.Size
+		}
+	}
+	ids := make([]PackID, 0, len(packs))
+	for id := range packs {
+		ids = append(ids, id)
+	}
+	slices.SortFunc(ids, func(a, b PackID) int { return slices.Compare(a[:], b[:]) })
+	records := make([]int64, len(m.Entries))
+	for i, id := range ids {
+		var err error
+		if data {
+			var content []byte
+			if content, err = get(ctx, b, packKey(id)); err == nil {
+				if sha256.Sum256(content) != id {
+					err = fmt.Errorf("%w: its checksum does not match its name", ErrDamaged)
+				}
+				for _, p := range packs[id] {
+					n, err := tables[p].count(b, id, content)
+					if err != nil {
+						faults = append(faults, Fault{packKey(id), p, err})
+					}
+					records[p] += n
+				}
+			}
+		} else {
+			var a *blob.Attributes
+			err = retry(ctx, func() (err error) { a, err = b.Attributes(ctx, packKey(id)); return err })
+			if err == nil && a.Size != sizes[id] {
+				err = fmt.Errorf("%w: %d bytes instead of %d", ErrDamaged, a.Size, sizes[id])
+			}
+		}
+		if ctx.Err() != nil {
+			return faults, ctx.Err()
+		}
+		if err != nil {
+			for _, p := range packs[id] {
+				faults = append(faults, Fault{packKey(id), p, err})
+			}
+		}
+		if progress != nil {
+			progress(i+1, len(ids))
+		}
+	}
+	for p, e := range m.Entries {
+		affected := slices.ContainsFunc(faults, func(f Fault) bool { return f.Partition == p })
+		if data && !affected && records[p] != e.Records {
+			faults = append(faults, Fault{manifestKey(m.Snapshot), p, fmt.Errorf("%w: %d records instead of %d", ErrDamaged, records[p], e.Records)})
+		}
+	}
+	return faults, nil
+}
+
+// count counts the records that lie in a pack.
+func (t *table) count(b *Bucket, id PackID, content []byte) (n int64, err error) {
+	if t == nil {
+		return 0, nil
+	}
+	raws := map[int][]byte{}
+	for i, f := range t.frames {
+		if f.Pack != id {
+			continue
+		}
+		if f.Offset+f.Length > int64(len(content)) {
+			return n, fmt.Errorf("%w: it is too short", ErrDamaged)
+		}
+		if raws[i], err = b.open(f, content[f.Offset:f.Offset+f.Length]); err != nil {
+			return n, err
+		}
+	}
+	for _, l := range t.leaves {
+		for _, p := range l.pieces {
+			raw, ok := raws[p.frame]
+			if !ok {
+				continue
+			}
+			for rest := raw[p.offset : p.offset+p.length]; len(rest) > 0; n++ {
+				if _, _, rest, ok = nextRecord(rest); !ok {
+					return n, fmt.Errorf("%w record in the frame at %d", ErrDamaged, t.frames[p.frame].Offset)
+				}
+			}
+		}
+	}
+	return n, nil
+}
+
+// Sink takes records in. The record's slices are its own. ctx ends with the restore.
+type Sink func(ctx context.Context, partition int, records []Item) error
+
+// Item is a record of a snapshot.
+type Item struct{ Key, Value []byte }
+
+// Restored is what Restore did.
+type Restored struct {
+	Partitions int
+	Records    int64
+	Bytes      int64   // of keys and values
+	Fetched    int64   // bytes read from the bucket
+	Faults     []Fault // partitions that were left out, or not brought back as a whole
+}
+
+// Restore hands the records of a snapshot's partitions to sink, for which want says so; each partition is one
+// call or more, those of several partitions in any order, but one at a time. A partition that is damaged ends it with an error that names it; with partial, it is left
+// out, and told in Faults: nothing of a damaged frame comes to sink. Bringing records back twice must do no harm in sink: what fails is
+// begun again, partition by partition.
+func Restore(ctx context.Context, b *Bucket, m *Manifest, want func(partition int) bool, partial bool, sink Sink) (done Restored, err error) {
+	if err := b.fits(m); err != nil {
+		return done, err
+	}
+	var wanted []Entry
+	for p, e := range m.Entries {
+		if want(p) {
+			wanted = append(wanted, e)
+		}
+	}
+	var counting, sinking sync.Mutex
+	inTurn := func(ctx context.Context, p int, items []Item) error {
+		sinking.Lock()
+		defer sinking.Unlock()
+		if err := ctx.Err(); err != nil { // another partition has failed meanwhile
+			return err
+		}
+		return sink(ctx, p, items)
+	}
+	err = sideBySide(ctx, len(wanted), func(ctx context.Context, i int) error {
+		e := wanted[i]
+		n, fetched, err := e.restore(ctx, b, m.Leaves, inTurn)
+		counting.Lock()
+		defer counting.Unlock()
+		done.Records, done.Fetched = done.Records+n.records, done.Fetched+fetched
+		done.Bytes += n.bytes
+		switch {
+		case err == nil:
+			done.Partitions++
+		case ctx.Err() != nil || !partial || n.refused:
+			return fmt.Errorf("backup: restore partition %d of snapshot %s: %w", e.Partition, m.Snapshot, err)
+		default:
+			done.Faults = append(done.Faults, Fault{packKey(e.Table.Pack), e.Partition, err})
+		}
+		return nil
+	})
+	slices.SortFunc(done.Faults, func(a, b Fault) int { return cmp.Compare(a.Partition, b.Partition) })
+	return done, err
+}
+
+// readers is how many partitions are read side by side: most of the time is the bucket's latency.
+const readers = 8
+
+// sideBySide calls f with each number below n, some at a time, until one fails; it returns that error, once none is under way any more.
+func sideBySide(ctx context.Context, n int, f func(ctx context.Context, i int) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var next atomic.Int64
+	var wait sync.WaitGroup
+	for range min(readers, n) {
+		wait.Go(func() {
+			for ctx.Err() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= n {
+					return
+				}
+				if err := f(ctx, i); err != nil {
+					cancel(err) // the first counts
+				}
+			}
+		})
+	}
+	wait.Wait()
+	return context.Cause(ctx)
+}
+
+type counted struct {
+	records, bytes int64
+	refused        bool // by sink
+}
+
+// fetchSize bounds how much is fetched at once.
+const fetchSize = 4 << 20
+
+func (e Entry) restore(ctx context.Context, b *Bucket, leaves int, sink Sink) (n counted, fetched int64, err error) {
+	t, err := e.open(ctx, b, leaves)
+	if err != nil {
+		return n, e.Table.Length, err
+	}
+	fetched = e.Table.Length
+	inFrame := make([][]piece, len(t.frames))
+	for _, l := range t.leaves {
+		for _, p := range l.pieces {
+			inFrame[p.frame] = append(inFrame[p.frame], p)
+		}
+	}
+	order := make([]int, len(t.frames))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(i, j int) int {
+		a, b := t.frames[i], t.frames[j]
+		return cmp.Or(slices.Compare(a.Pack[:], b.Pack[:]), cmp.Compare(a.Offset, b.Offset))
+	})
+	for len(order) > 0 {
+		// Frames that lie close together come in one read.
+		first, k := t.frames[order[0]], 1
+		end := first.Offset + first.Length
+		for ; k < len(order); k++ {
+			f := t.frames[order[k]]
+			if f.Pack != first.Pack || f.Offset > end+fetchSize/16 || f.Offset+f.Length-first.Offset > fetchSize {
+				break
+			}
+			end = max(end, f.Offset+f.Length)
+		}
+		content, err := getRange(ctx, b, packKey(first.Pack), first.Offset, end-first.Offset)
+		if err != nil {
+			return n, fetched, err
+		}
+		fetched += int64(len(content))
+		for _, i := range order[:k] {
+			f := t.frames[i]
+			raw, err := b.open(f, content[f.Offset-first.Offset:][:f.Length])
+			if err != nil {
+				return n, fetched, err
+			}
+			var items []Item
+			for _, p := range inFrame[i] {
+				for rest := raw[p.offset : p.offset+p.length]; len(rest) > 0; {
+					var it Item
+					var ok bool
+					if it.Key, it.Value, rest, ok = nextRecord(rest); !ok {
+						return n, fetched, fmt.Errorf("%w record in the frame at %d of pack %s", ErrDamaged, f.Offset, f.Pack)
+					}
+					items = append(items, it)
+					n.records++
+					n.bytes += int64(len(it.Key) + len(it.Value))
+				}
+			}
+			if len(items) == 0 {
+				continue
+			}
+			if err := sink(ctx, e.Partition, items); err != nil {
+				n.refused = true
+				return n, fetched, err
+			}
+		}
+		order = order[k:]
+	}
+	if n.records != e.Records {
+		return n, fetched, fmt.Errorf("%w: %d records instead of %d", ErrDamaged, n.records, e.Records)
+	}
+	return n, fetched, nil
+}

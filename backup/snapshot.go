@@ -1,0 +1,419 @@
+package backup
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+)
+
+// Source is what a node holds. Its methods are called one at a time.
+type Source interface {
+	// Sums returns the sum of each leaf of a partition: 0 if it is empty, and another one once any record of it changes. They stand
+	// for what a read quorum holds, not only this node.
+	Sums(ctx context.Context, partition int) ([]uint64, error)
+	// Records calls yield with all records of some leaves, tombstones included, in any order. It stops at the first error of yield, and
+	// returns it.
+	Records(ctx context.Context, partition int, leaves []int, yield func(Record) error) error
+}
+
+// Options of New.
+type Options struct {
+	Bucket *Bucket
+	// Cluster and Node are names that a path may hold; Node differs from that of every other node.
+	Cluster, Node      string
+	Partitions, Leaves int
+	Source             Source
+	// Patience is after how long a snapshot that is not complete is taken for given up.
+	Patience time.Duration
+	// Look is the time between two looks at what other nodes have uploaded.
+	Look   time.Duration
+	Logger *slog.Logger
+}
+
+// Snapshotter is one node's part in the snapshots of its cluster.
+type Snapshotter struct{ o Options }
+
+// New makes a snapshotter; it starts nothing.
+func New(o Options) *Snapshotter { return &Snapshotter{o: o} }
+
+// Done is what Take did. Bytes are those uploaded, Puts the objects.
+type Done struct {
+	*Manifest
+	Partitions, Puts  int
+	Records, Bytes    int64
+	Unchanged, Leaves int // of the leaves of those partitions
+}
+
+// taking is one Take.
+type taking struct {
+	*Snapshotter
+	begin  Begin
+	parent map[int]Entry // by partition
+	pack   *packer       // of records
+	tables *packer
+	ready  []*built
+	parts  int // numbers of this node's parts that are taken
+	done   Done
+}
+
+// built is a partition whose frames are written, or wait in the packer.
+type built struct {
+	entry  Entry
+	table  table
+	frames []*Ref // those of table that are new, at its end
+	ref    *Ref   // of the table
+}
+
+// Take takes part in the snapshot named id: it begins it if nobody has, uploads the partitions for which turn says so and which nobody has uploaded yet, and
+// completes it once all are there. turn tells after what delay from the start this node uploads a partition (negative:
+// never, it does not hold it), so that nodes step in for each other; two that upload the same do no harm. Take returns
+// when the snapshot is complete, by whoever, or with the error that kept this node from its part; called again, perhaps
+// after a restart, it goes on where it was.
+func (s *Snapshotter) Take(ctx context.Context, id string, turn func(partition int) time.Duration) (Done, error) {
+	t := &taking{Snapshotter: s}
+	if m, err := Open(ctx, s.o.Bucket, id); err == nil || !missing(err) {
+		t.done.Manifest = m
+		return t.done, err
+	}
+	if err := t.enter(ctx, id); err != nil {
+		return t.done, err
+	}
+	var err error
+	if t.pack, err = newPacker(s.o.Bucket, id+" "+s.o.Node+" "+strconv.FormatInt(time.Now().UnixNano(), 36)); err != nil {
+		return t.done, err
+	}
+	if t.tables, err = newPacker(s.o.Bucket, id+" "+s.o.Node+" "+strconv.FormatInt(time.Now().UnixNano(), 36)+" tables"); err != nil {
+		return t.done, err
+	}
+	err = t.work(ctx, turn)
+	t.done.Bytes += t.pack.bytes + t.tables.bytes
+	t.done.Puts += t.pack.number + t.tables.number
+	return t.done, err
+}
+
+// enter writes BEGIN, or reads the one that is there.
+func (t *taking) enter(ctx context.Context, id string) error {
+	o := t.o
+	if id == "" || strings.ContainsAny(id, "/\\ ") {
+		return fmt.Errorf("backup: %q does not do as the name of a snapshot: it must not be empty, nor hold slashes or spaces", id)
+	}
+	t.begin = Begin{Cluster: o.Cluster, Snapshot: id, Partitions: o.Partitions, Leaves: o.Leaves}
+	t.done.Puts++
+	if err := Announce(ctx, o.Bucket, &t.begin, o.Patience); gcerrors.Code(err) == gcerrors.FailedPrecondition {
+		if err := document(ctx, o.Bucket, beginKey(id), &t.begin); err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
+	if b := t.begin; b.Partitions != o.Partitions || b.Leaves != o.Leaves || b.Cluster != o.Cluster {
+		return fmt.Errorf("backup: snapshot %s is one of cluster %q with %d partitions of %d leaves; this is %q with %d of %d: give each cluster its own bucket or prefix",
+			id, b.Cluster, b.Partitions, b.Leaves, o.Cluster, o.Partitions, o.Leaves)
+	}
+	if own := o.Bucket.Key.ID(); t.begin.Key != own {
+		return fmt.Errorf("backup: %w: snapshot %s was begun with key %q, and this node has %q: KAI_BACKUP_KEY must be the same on all nodes", ErrKey, id, t.begin.Key, own)
+	}
+	t.parent = map[int]Entry{}
+	if t.begin.Parent == "" {
+		return nil
+	}
+	// Without its parent a snapshot is larger, not worse.
+	m, err := Open(ctx, o.Bucket, t.begin.Parent)
+	if err != nil {
+		o.Logger.Warn("earlier snapshot not readable: everything is uploaded", "snapshot", t.begin.Parent, "error", err)
+		return ctx.Err()
+	}
+	for _, e := range m.Entries {
+		t.parent[e.Partition] = e
+	}
+	return nil
+}
+
+func (t *taking) work(ctx context.Context, turn func(int) time.Duration) error {
+	began := time.Now()
+	var failed error // of a partition; another node may hold it
+	for {
+		covered, err := t.covered(ctx)
+		if err != nil {
+			return err
+		}
+		if len(covered) == t.o.Partitions {
+			return t.complete(ctx, covered)
+		}
+		waits := false
+		for p := range t.o.Partitions {
+			delay := turn(p)
+			if _, there := covered[p]; there || delay < 0 {
+				continue
+			}
+			if time.Since(began) < delay {
+				waits = true
+				continue
+			}
+			if err := t.upload(ctx, p); err != nil {
+				if ctx.Err() != nil {
+					return err
+				}
+				failed = fmt.Errorf("backup: partition %d: %w", p, err)
+				t.o.Logger.Warn("partition not uploaded", "snapshot", t.begin.Snapshot, "partition", p, "error", err)
+				waits = true
+				break // look again what others did
+			}
+			if len(t.pack.buf) >= packSize*3/4 {
+				if err := t.flush(ctx); err != nil {
+					return err
+				}
+			}
+		}
+		if err := t.flush(ctx); err != nil {
+			return err
+		}
+		if m, err := Open(ctx, t.o.Bucket, t.begin.Snapshot); err == nil || !missing(err) {
+			t.done.Manifest = m
+			return err
+		}
+		if !waits && failed == nil {
+			if covered, err = t.covered(ctx); err != nil {
+				return err
+			}
+			if len(covered) == t.o.Partitions {
+				continue
+			}
+		}
+		if time.Now().After(t.begin.Expires) {
+			return errors.Join(fmt.Errorf("backup: snapshot %s has expired with %d of %d partitions", t.begin.Snapshot, len(covered), t.o.Partitions), failed)
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), failed)
+		case <-time.After(t.o.Look):
+		}
+	}
+}
+
+// covered reads all parts: by partition, the first entry in the order of the parts' names.
+func (t *taking) covered(ctx context.Context) (map[int]Entry, error) {
+	covered := map[int]Entry{}
+	dir := partsDir(t.begin.Snapshot)
+	err := list(ctx, t.o.Bucket, dir, false, func(o *blob.ListObject) error {
+		if n, ok := strings.CutPrefix(o.Key, dir+t.o.Node+"-"); ok {
+			if n, err := strconv.Atoi(n); err == nil {
+				t.parts = max(t.parts, n)
+			}
+		}
+		var p Part
+		if err := document(ctx, t.o.Bucket, o.Key, &p); errors.Is(err, ErrDamaged) {
+			t.o.Logger.Warn("part is damaged: its partitions are uploaded again", "part", o.Key, "error", err)
+			return nil
+		} else if err != nil {
+			return err
+		}
+		for _, e := range p.Entries {
+			if _, there := covered[e.Partition]; !there && e.Partition >= 0 && e.Partition < t.o.Partitions {
+				covered[e.Partition] = e
+			}
+		}
+		return nil
+	})
+	return covered, err
+}
+
+// upload builds the table of a partition, out of new frames for the leaves that have changed and the parent's for the others.
+func (t *taking) upload(ctx context.Context, p int) error {
+	sums, err := t.o.Source.Sums(ctx, p)
+	if err != nil {
+		return err
+	}
+	if len(sums) != t.o.Leaves {
+		return fmt.Errorf("%d sums instead of %d", len(sums), t.o.Leaves)
+	}
+	b := &built{entry: Entry{Partition: p}, table: table{leaves: make([]leaf, t.o.Leaves)}}
+	changed := t.inherit(ctx, b, sums)
+	t.done.Leaves += len(sums)
+	t.done.Unchanged += len(sums) - len(changed)
+	if len(changed) > 0 {
+		if err := t.gather(ctx, b, changed); err != nil {
+			return err
+		}
+	}
+	for _, l := range b.table.leaves {
+		b.entry.Records += l.records
+		for _, piece := range l.pieces {
+			b.entry.Bytes += int64(piece.length)
+		}
+	}
+	t.ready = append(t.ready, b)
+	return nil
+}
+
+// gathered bounds the bytes of records that are held at once. They are written leaf by leaf, so that a leaf
+// of a large partition is in few pieces.
+const gathered = 16 * frameSize
+
+// gather reads the records of leaves, and adds frames of them.
+func (t *taking) gather(ctx context.Context, b *built, leaves []int) error {
+	held, wanted := map[int][]byte{}, map[int]bool{}
+	for _, l := range leaves {
+		wanted[l] = true
+	}
+	size := 0
+	write := func() error {
+		var frame []byte
+		end := func() error {
+			if len(frame) == 0 {
+				return nil
+			}
+			ref, err := t.pack.add(ctx, frame)
+			if err != nil {
+				return err
+			}
+			b.frames = append(b.frames, ref)
+			b.entry.Uploaded += ref.Length
+			b.table.frames = append(b.table.frames, Ref{})
+			frame = frame[:0]
+			return nil
+		}
+		for _, l := range leaves {
+			for rest := held[l]; len(rest) > 0; {
+				n := cut(rest, frameSize-len(frame))
+				if n == 0 && len(frame) > 0 {
+					if err := end(); err != nil {
+						return err
+					}
+					continue
+				} else if n == 0 {
+					n = cut(rest, maxRaw) // one record, larger than a frame should be
+				}
+				b.table.leaves[l].pieces = append(b.table.leaves[l].pieces, piece{len(b.table.frames), len(frame), n})
+				frame, rest = append(frame, rest[:n]...), rest[n:]
+			}
+			held[l] = held[l][:0]
+		}
+		size = 0
+		return end()
+	}
+	err := t.o.Source.Records(ctx, b.entry.Partition, leaves, func(r Record) error {
+		if !wanted[r.Leaf] {
+			return fmt.Errorf("a record of leaf %d, which was not asked for", r.Leaf)
+		}
+		l := &b.table.leaves[r.Leaf]
+		l.sum += r.Sum
+		l.records++
+		before := len(held[r.Leaf])
+		held[r.Leaf] = appendRecord(held[r.Leaf], r)
+		if size += len(held[r.Leaf]) - before; size >= gathered {
+			return write()
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return write()
+}
+
+// cut is how many bytes of records are at most limit long, none of them parted. With maxRaw it is one record.
+func cut(records []byte, limit int) (n int) {
+	for rest := records; len(rest) > 0; {
+		_, _, behind, ok := nextRecord(rest)
+		if end := len(records) - len(behind); !ok || end > limit {
+			break
+		} else if n = end; limit == maxRaw {
+			break
+		}
+		rest = behind
+	}
+	return n
+}
+
+// flush writes what the packers hold, and a part that names the partitions which are whole now.
+func (t *taking) flush(ctx context.Context) error {
+	if len(t.ready) == 0 {
+		return nil
+	}
+	if err := t.pack.flush(ctx); err != nil {
+		return err
+	}
+	for _, b := range t.ready {
+		old := len(b.table.frames) - len(b.frames)
+		for i, ref := range b.frames {
+			b.table.frames[old+i] = *ref
+		}
+		known := len(b.entry.Packs)
+		for _, id := range b.table.packs() {
+			if !slices.ContainsFunc(b.entry.Packs[:known], func(p Pack) bool { return p.ID == id }) {
+				b.entry.Packs = append(b.entry.Packs, Pack{id, t.pack.sizes[id]})
+			}
+		}
+		var err error
+		if b.ref, err = t.tables.add(ctx, b.table.encode()); err != nil {
+			return err
+		}
+	}
+	if err := t.tables.flush(ctx); err != nil {
+		return err
+	}
+	part := Part{Format: Format, Snapshot: t.begin.Snapshot, Node: t.o.Node}
+	for _, b := range t.ready {
+		b.entry.Table = *b.ref
+		b.entry.Packs = append(b.entry.Packs, Pack{b.ref.Pack, t.tables.sizes[b.ref.Pack]})
+		part.Entries = append(part.Entries, b.entry)
+	}
+	content, err := seal(part)
+	if err != nil {
+		return err
+	}
+	for {
+		t.parts++
+		t.done.Puts++
+		err := put(ctx, t.o.Bucket, partsDir(t.begin.Snapshot)+t.o.Node+"-"+strconv.Itoa(t.parts), content, true)
+		if gcerrors.Code(err) == gcerrors.FailedPrecondition {
+			continue // of an earlier life, which the list did not show
+		}
+		if err != nil {
+			return err
+		}
+		break
+	}
+	for _, e := range part.Entries {
+		t.done.Partitions++
+		t.done.Records += e.Records
+	}
+	t.done.Bytes += int64(len(content))
+	t.ready = nil
+	return nil
+}
+
+// complete writes the manifest, or reads the one of a node that was sooner.
+func (t *taking) complete(ctx context.Context, covered map[int]Entry) error {
+	m := &Manifest{Begin: t.begin, Completed: time.Now().UTC()}
+	for _, e := range covered {
+		m.Entries = append(m.Entries, e)
+	}
+	slices.SortFunc(m.Entries, func(a, b Entry) int { return cmp.Compare(a.Partition, b.Partition) })
+	content, err := seal(m)
+	if err != nil {
+		return err
+	}
+	t.done.Puts++
+	err = put(ctx, t.o.Bucket, manifestKey(t.begin.Snapshot), content, true)
+	switch {
+	case err == nil:
+		t.done.Manifest = m
+		t.done.Bytes += int64(len(content))
+		return nil
+	case gcerrors.Code(err) != gcerrors.FailedPrecondition:
+		return err
+	}
+	t.done.Manifest, err = Open(ctx, t.o.Bucket, t.begin.Snapshot)
+	return err
+}

@@ -1,0 +1,201 @@
+//go:build linux
+
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"kai/backup/buckettest"
+)
+
+// kai runs the command line, and returns what it prints.
+func (c *cluster) kai(args ...string) (string, error) {
+	out, err := exec.Command(os.Getenv("KAI_E2E_BIN"), args...).CombinedOutput()
+	return string(out), err
+}
+
+func (c *cluster) mustKai(args ...string) string {
+	c.t.Helper()
+	out, err := c.kai(args...)
+	if err != nil {
+		c.t.Fatalf("kai %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	c.t.Logf("kai %s ...: %s", strings.Join(args[:2], " "), strings.TrimSpace(out))
+	return out
+}
+
+// TestBackup takes snapshots while clients write, destroys all nodes and their disks, and restores into five others: what was
+// acknowledged before is there, what was deleted is not back. Then one bit in the bucket is changed.
+func TestBackup(t *testing.T) {
+	t.Run("file", func(t *testing.T) { backUp(t, "file://"+t.TempDir()) })
+	t.Run("s3", func(t *testing.T) {
+		backUp(t, buckettest.S3(t), "KAI_BACKUP_KEY=AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")
+	})
+	t.Run("gcs", func(t *testing.T) { backUp(t, buckettest.GCS(t)) })
+}
+
+func backUp(t *testing.T, url string, env ...string) {
+	for _, e := range env {
+		name, value, _ := strings.Cut(e, "=")
+		t.Setenv(name, value) // for the command line
+	}
+	s, count := seed(t), records(t)
+	partitions := 256
+	if count > 100_000 {
+		partitions = 1024 // a leaf is a few records: of a changed one all are uploaded
+	}
+	old := start(t, 3, append(env, fmt.Sprintf("KAI_PARTITIONS=%d", partitions), "KAI_BACKUP_URL="+url, "KAI_BACKUP_INTERVAL=0", "KAI_PURGE_AFTER=1s")...)
+	old.loadRecords(count)
+	keys := old.fill(0, "kept", 200)
+	cl := old.client(1)
+	for i := range 100 {
+		must(t, cl, "STORED", command{verb: "set", key: fmt.Sprint("gone-", i), value: "x"})
+		must(t, cl, "DELETED", command{verb: "delete", key: fmt.Sprint("gone-", i)})
+	}
+	before := old.load(s, old.nodes...)
+	gets := old.probe(old.nodes[0], count)
+	time.Sleep(time.Duration(min(2+count/100_000, 10)) * time.Second)
+	calm := gets.lap()
+	before.stop()
+	during := old.load(s+1, old.nodes...)
+	began := time.Now()
+	old.mustKai("backup", "create", "--url", url, "--name", "one", "--admin", old.nodes[0].admin())
+	t.Logf("gets beside the first snapshot, %.1f s: %s; before: %s", time.Since(began).Seconds(), gets.lap(), calm)
+	gets.end()
+	keys = append(keys, old.fill(0, "later", count/100)...)
+	old.mustKai("backup", "create", "--url", url, "--name", "two", "--admin", old.nodes[2].admin())
+	during.stop()
+	var shown [2]struct {
+		Records, Bytes, Uploaded int64
+		State                    string
+	}
+	for i, name := range []string{"one", "two"} {
+		if err := json.Unmarshal([]byte(old.mustKai("backup", "show", name, "--url", url, "-o", "json")), &shown[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if a, b := shown[0], shown[1]; a.State != "complete" || b.State != "complete" || b.Records < a.Records+int64(count/100) {
+		t.Errorf("first %+v, second %+v", a, b)
+	} else if most := 0.15 + 1.5*float64(b.Records-a.Records)/float64(a.Records); float64(b.Uploaded) > most*float64(a.Uploaded) {
+		t.Errorf("first %+v, second %+v: more than %.2f of it", a, b, most)
+	}
+	for _, n := range old.live() {
+		if age, err := n.metric("kai_backup_age_seconds"); err != nil || age > 60 {
+			t.Errorf("node %s: newest snapshot is %d s old, %v", n.name, age, err)
+		}
+		if failures, err := n.metric("kai_backup_failures"); err != nil || failures > 0 {
+			t.Errorf("node %s: %d failures, %v", n.name, failures, err)
+		}
+	}
+	var puts, bytes int64
+	for _, n := range old.live() {
+		p, err1 := n.metric("kai_backup_puts")
+		b, err2 := n.metric("kai_backup_bytes")
+		if err := errors.Join(err1, err2); err != nil {
+			t.Error(err)
+		}
+		puts, bytes = puts+p, bytes+b
+	}
+	t.Logf("two snapshots by three nodes: %d PUTs, %d bytes", puts, bytes)
+	if out := old.mustKai("status", "--admin", old.nodes[1].admin()); !strings.Contains(out, "newest snapshot") {
+		t.Error("kai status does not say how old the newest snapshot is")
+	}
+	old.mustKai("backup", "verify", "--read-data", "--url", url)
+
+	// Into the cluster it was taken from: what is newer stays, above all deletions, which are not forgotten before a later snapshot.
+	must(t, cl, "STORED", command{verb: "set", key: keys[3], value: "newer"})
+	for _, k := range keys[4:100] {
+		must(t, cl, "DELETED", command{verb: "delete", key: k})
+	}
+	rest := 20 * time.Second
+	if os.Getenv("KAI_E2E_SOAK") != "" {
+		rest = 2 * time.Minute // in which deletions are forgotten that need not wait for a snapshot
+	}
+	time.Sleep(rest)
+	if out, err := old.kai("backup", "restore", "one", "--url", url, "--admin", old.nodes[0].admin()); err == nil || !strings.Contains(out, "--older") {
+		t.Errorf("an older snapshot is taken back: %s", out)
+	}
+	old.mustKai("backup", "restore", "--url", url, "--admin", old.nodes[0].admin())
+	if r, _ := cl.do(command{verb: "get", key: keys[3]}); r.value != "newer" {
+		t.Errorf("a newer value became %q", r.value)
+	}
+	for _, k := range keys[4:100] {
+		must(t, cl, "END", command{verb: "get", key: k})
+	}
+	for _, n := range old.nodes {
+		n.kill()
+		if err := os.RemoveAll(n.data); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	var drill struct{ Restored, Compared, Different int64 }
+	if err := json.Unmarshal([]byte(old.mustKai("backup", "drill", "--url", url, "--dir", t.TempDir(), "-o", "json")), &drill); err != nil {
+		t.Fatal(err)
+	}
+	if drill.Restored < int64(count) || drill.Compared < drill.Restored || drill.Different != 0 {
+		t.Errorf("drill: %+v", drill)
+	}
+	fresh := start(t, 5, "KAI_PARTITIONS=64")
+	began = time.Now()
+	fresh.mustKai("backup", "restore", "--url", url, "--admin", fresh.nodes[3].admin())
+	t.Logf("%d records restored in %.1f s, %.0f a second", shown[1].Records, time.Since(began).Seconds(), float64(shown[1].Records)/time.Since(began).Seconds())
+	fresh.checkRecords(count)
+	fresh.holds(keys)
+	before.ledger.verify(t, fresh)
+	cl = fresh.client(0)
+	for i := range 100 {
+		must(t, cl, "END", command{verb: "get", key: fmt.Sprint("gone-", i)})
+	}
+	// Again: what is newer stays, and is overwritten only if asked to.
+	must(t, cl, "STORED", command{verb: "set", key: keys[0], value: "newer"})
+	must(t, cl, "DELETED", command{verb: "delete", key: keys[1]})
+	must(t, cl, "DELETED", command{verb: "delete", key: keys[2]})
+	fresh.mustKai("backup", "restore", "--url", url, "--admin", fresh.nodes[0].admin(), "--prefix", keys[0])
+	if r, _ := cl.do(command{verb: "get", key: keys[0]}); r.value != "newer" {
+		t.Errorf("a newer value became %q", r.value)
+	}
+	if out := fresh.mustKai("backup", "restore", "--url", url, "--admin", fresh.nodes[0].admin(), "--key", keys[1], "--overwrite"); !strings.Contains(out, " 1 records brought back") {
+		t.Errorf("one key: %s", out)
+	}
+	fresh.holds(keys[1:2])
+	must(t, cl, "END", command{verb: "get", key: keys[2]})
+
+	dir, ok := strings.CutPrefix(url, "file://")
+	if !ok {
+		return // package backup damages others
+	}
+	packs, err := filepath.Glob(filepath.Join(dir, "packs", "*", "*.kp"))
+	if err != nil || len(packs) == 0 {
+		t.Fatal(packs, err)
+	}
+	content, err := os.ReadFile(packs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	content[len(content)/2] ^= 4
+	if err := os.WriteFile(packs[0], content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	named := false
+	for _, name := range []string{"one", "two"} {
+		out, err := fresh.kai("backup", "verify", name, "--read-data", "--url", url)
+		named = named || err != nil && strings.Contains(out, filepath.Base(packs[0]))
+	}
+	if !named {
+		t.Error("a changed bit is not named")
+	}
+	_, one := fresh.kai("backup", "drill", "one", "--url", url, "--dir", t.TempDir())
+	_, two := fresh.kai("backup", "drill", "two", "--url", url, "--dir", t.TempDir())
+	if one == nil && two == nil {
+		t.Error("a damaged snapshot passes a drill")
+	}
+}

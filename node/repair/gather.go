@@ -1,0 +1,87 @@
+package repair
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"kai/node/message"
+	"kai/node/record"
+	"kai/node/ring"
+)
+
+// ErrMoves: while a partition moves, its transfer is at work there.
+var ErrMoves = errors.New("the partition moves")
+
+// Gather has this node's replica take over what other members of p hold newer, so many that it then holds all that was
+// acknowledged before the call, and returns the sums of its leaves after that: N−W others, since a write that none of those and
+// this one holds was not acknowledged. It is for snapshots: beside passes, and not at their pace.
+func (r *Repairer) Gather(ctx context.Context, p ring.Partition, quorum ring.Quorum) (sums []uint64, err error) {
+	c := r.o.Configuration(p)
+	switch {
+	case len(c.Next) > 0:
+		return nil, ErrMoves
+	case !slices.Contains(c.Members, r.o.Self):
+		return nil, errors.New("this node is no member")
+	}
+	if sums, err = r.sums(p, c, r.o.Self, nil); err != nil {
+		return nil, err
+	}
+	q := quorum.For(len(c.Members))
+	missing := q.N - q.W
+	for _, id := range c.Members {
+		if missing == 0 {
+			break
+		}
+		if id == r.o.Self || !r.o.Peer(id).Healthy() {
+			continue
+		}
+		if _, e := r.compare(ctx, p, c, sums, id); e != nil {
+			err = e
+			continue
+		}
+		missing--
+	}
+	if missing > 0 {
+		return nil, fmt.Errorf("too few other members answer: %d more are needed (%w)", missing, errors.Join(err, ctx.Err()))
+	}
+	return r.sums(p, c, r.o.Self, nil)
+}
+
+// Own calls yield with the records of some leaves that this node's replica holds, as they are encoded. What is written meanwhile
+// may be among them or not. The slices are yield's during the call only. It stops at the first error, and returns it.
+func (r *Repairer) Own(ctx context.Context, p ring.Partition, leaves []int, yield func(key, enc []byte) error) error {
+	c := r.o.Configuration(p)
+	var set message.LeafSet
+	for _, l := range leaves {
+		set.Add(l)
+	}
+	var after []byte
+	for ctx.Err() == nil {
+		reply := r.send(r.o.Self, message.Request{Kind: message.Transfer, Partition: p, Epoch: c.Epoch, Key: after, Items: set[:]})
+		rows, more, ok := message.OpenPage(reply.Items)
+		if reply.Status != message.OK || !ok {
+			return fmt.Errorf("own records: %s", reply.Status)
+		}
+		var last []byte
+		for len(rows) > 0 {
+			key, enc, rest, ok := message.NextRow(rows)
+			if !ok || record.Check(key, enc) != nil {
+				return fmt.Errorf("own records: damaged behind %q", last)
+			}
+			if err := yield(key, enc); err != nil {
+				return err
+			}
+			rows, last = rest, key
+		}
+		if !more {
+			return nil
+		}
+		if len(last) == 0 {
+			return errors.New("own records: empty page")
+		}
+		after = last
+	}
+	return ctx.Err()
+}
