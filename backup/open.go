@@ -52,9 +52,9 @@ func List(ctx context.Context, b *Bucket) (all []Summary, err error) {
 	return all, err
 }
 
-// Begun returns the snapshots of a cluster that are under way: begun, neither complete nor expired; and the cut of its newest that is complete, among those
-// that known did not have yet. It puts into known whatever need not be looked at again.
-func Begun(ctx context.Context, b *Bucket, cluster string, known map[string]bool) (begun []string, newest time.Time, err error) {
+// Begun returns the snapshots of a cluster that are under way: begun, neither complete nor expired; and its newest that is complete, among those
+// that known did not have yet, or nil. It puts into known whatever need not be looked at again.
+func Begun(ctx context.Context, b *Bucket, cluster string, known map[string]bool) (begun []string, newest *Manifest, err error) {
 	err = list(ctx, b, snapshotsDir, true, func(o *blob.ListObject) error {
 		id := snapshotOf(o.Key)
 		if !o.IsDir || known[id] {
@@ -64,8 +64,8 @@ func Begun(ctx context.Context, b *Bucket, cluster string, known map[string]bool
 		switch {
 		case err == nil:
 			known[id] = true
-			if m.Cluster == cluster && m.Cut.After(newest) {
-				newest = m.Cut
+			if m.Cluster == cluster && (newest == nil || m.Cut.After(newest.Cut)) {
+				newest = m
 			}
 			return nil
 		case errors.Is(err, ErrDamaged):

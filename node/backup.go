@@ -174,8 +174,8 @@ func (n *node) backUpOnce(ctx context.Context, d *dataPath, b *backup.Bucket) er
 // lookAtBucket returns the snapshots that are under way, and learns which is the newest that is complete, and which are being restored.
 func (d *dataPath) lookAtBucket(ctx context.Context, b *backup.Bucket) (begun []string, err error) {
 	begun, newest, err := backup.Begun(ctx, b, d.founding.ClusterID, d.backups.known)
-	if newest.After(d.backups.seen) {
-		d.backups.seen = newest // it is told once, be there an error or not
+	if newest != nil && newest.Cut.After(d.backups.seen) {
+		d.backups.seen = newest.Cut // it is told once, be there an error or not
 	}
 	if err != nil {
 		return nil, err

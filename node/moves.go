@@ -31,7 +31,7 @@ func (n *node) move(ctx context.Context, d *dataPath) error {
 		return nil
 	}
 	seen := newSightings(n, d)
-	mover := placement.NewMover(placement.Options{
+	o := placement.Options{
 		Self: n.identity.Node, Partitions: d.founding.Partitions, Quorum: d.founding.Quorum,
 		Configuration: d.table.Configuration,
 		Adopt:         func(p ring.Partition, c ring.Configuration) { adopt(d.replica, p, c) },
@@ -39,7 +39,12 @@ func (n *node) move(ctx context.Context, d *dataPath) error {
 		Local:         d.replica, Decide: d.coordinator.Decide,
 		Plan: seen.plan, Gone: seen.gone, Everybody: seen.alive,
 		Moves: n.cfg.Moves, Pacer: d.pacer, Timeout: moveTimeout, Tick: moveTick, Logger: n.log,
-	})
+	}
+	if b := n.newBootstrap(d); b != nil {
+		defer b.close()
+		o.Preload = b.preload
+	}
+	mover := placement.NewMover(o)
 	d.mover.Store(mover)
 	d.seen.Store(seen)
 	var metered sync.WaitGroup

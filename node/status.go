@@ -227,6 +227,8 @@ func (n *node) measure(emit func(name string, v uint64)) {
 			t := m.Counters()
 			emit("transfer_records", t.Records.Load())
 			emit("transfer_bytes", t.Bytes.Load())
+			emit("transfer_loaded_records", t.LoadedRecords.Load())
+			emit("transfer_loaded_bytes", t.LoadedBytes.Load())
 			emit("transfer_partitions", t.Pulled.Load())
 			emit("transfer_moves_ended", t.Ended.Load())
 			emit("transfer_moves_undone", t.Undone.Load())

@@ -80,7 +80,7 @@ func (m *meter) take(now time.Time, c *placement.Counters) {
 	if len(m.samples) == meterSamples {
 		m.samples = append(m.samples[:0], m.samples[1:]...)
 	}
-	m.samples = append(m.samples, sample{now, c.Bytes.Load(), c.Pulled.Load()})
+	m.samples = append(m.samples, sample{now, c.Bytes.Load() + c.LoadedBytes.Load(), c.Pulled.Load()})
 }
 
 // rates are those between the oldest sample and the newest, a second; the time before anything came does not count.
@@ -132,7 +132,7 @@ func (n *node) ownReport(d *dataPath) (r report) {
 	r.held = uint64(n.holds(d))
 	if m := d.mover.Load(); m != nil {
 		c := m.Counters()
-		r.records, r.bytes, r.pulled = c.Records.Load(), c.Bytes.Load(), c.Pulled.Load()
+		r.records, r.bytes, r.pulled = c.Records.Load()+c.LoadedRecords.Load(), c.Bytes.Load()+c.LoadedBytes.Load(), c.Pulled.Load()
 	}
 	return r
 }

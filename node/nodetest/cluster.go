@@ -25,6 +25,10 @@ const (
 	WipedVoter
 	// ForgetsExpired: each disk forgets records that have expired, by itself.
 	ForgetsExpired
+	// PurgesBeforeSnapshot: dead records are forgotten before they are in a snapshot, as such.
+	PurgesBeforeSnapshot
+	// LoadsOldSnapshot: new members load the oldest snapshot in place of the newest.
+	LoadsOldSnapshot
 )
 
 // Config of one simulated cluster.
@@ -59,6 +63,8 @@ type Config struct {
 	PurgeAge      time.Duration
 	WithoutRepair repair.Rule
 	WithoutVote   replica.Rule
+	Snapshots     bool // are taken all the time, and new members load the newest one
+	SlowLoads     bool // that takes seconds, and does not fail
 	RealStore     bool // the real store on a simulated disk, in place of the plain volume
 }
 
@@ -75,6 +81,7 @@ type Cluster struct {
 	living  atomic.Pointer[[]ring.NodeID]
 	first   []ring.Configuration // the founding ones, by partition
 	newest  []ring.Configuration // the newest that anybody adopted
+	bucket  bucket
 	logs    *slog.Logger
 	begun   time.Time
 }
@@ -230,7 +237,7 @@ func (c *Cluster) start(i int) {
 	inc.repairer = repair.New(repair.Options{
 		Self: nd.id, Partitions: c.Partitions, Configuration: inc.table.Configuration,
 		Peer:   func(id ring.NodeID) repair.Replica { return inc.peer(id) },
-		Chosen: inc.coordinator.Chosen, Rewrite: inc.coordinator.Rewrite, Local: inc.replica, Drop: inc.replica.Drop, PurgeAge: func() time.Duration { return c.PurgeAge }, Without: c.WithoutRepair,
+		Chosen: inc.coordinator.Chosen, Rewrite: inc.coordinator.Rewrite, Local: inc.replica, Drop: inc.replica.Drop, PurgeAge: inc.purgeAge, Without: c.WithoutRepair,
 		Hints: inc.hints, Timeout: c.Timeout / 10, Pause: cmp.Or(c.RepairPause, moverTick/3), Rest: 1, Logger: c.logs,
 	})
 	nd.now.Store(inc)

@@ -73,6 +73,9 @@ func (i *incarnation) moving() placement.Options {
 		Local: i.replica, Decide: i.coordinator.Decide,
 		Moves: 4, Timeout: c.Timeout / 2, Tick: c.Tick + time.Duration(i.index)*time.Microsecond, Logger: c.logs, Without: c.WithoutMoving,
 	}
+	if c.Snapshots {
+		o.Preload = i.preload
+	}
 	if c.Gossiping {
 		o.Everybody = c.alive
 	}

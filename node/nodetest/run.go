@@ -42,6 +42,9 @@ func (s Scenario) Run(seed uint64) Outcome {
 	stop := make(chan struct{})
 	var clients, nemesis sync.WaitGroup
 	nemesis.Go(func() { c.nemesis(s.Trouble, stop) })
+	if cfg.Snapshots {
+		nemesis.Go(func() { c.snapshots(stop) })
+	}
 	for i := range s.Load.Clients {
 		clients.Go(func() {
 			cl := &client{c: c, h: h, id: i, r: rng{seed: mix(seed, 77, uint64(i))}, load: s.Load, seen: map[string]record.Version{}}
@@ -64,6 +67,7 @@ func (s Scenario) Run(seed uint64) Outcome {
 		out.Counters["folded"] += q.Folded.Load()
 		out.Counters["wrong_epochs"] += n.current().replica.Counters().WrongEpochs.Load()
 		out.Counters["purged"] += n.current().repairer.Counters().Purged.Load()
+		out.Counters["loaded"] += n.current().mover.Counters().LoadedRecords.Load()
 		hints := n.current().hints.Counters()
 		out.Counters["hints"] += hints.Added.Load()
 		out.Counters["hints_dropped"] += hints.Dropped.Load()
@@ -73,6 +77,7 @@ func (s Scenario) Run(seed uint64) Outcome {
 		}
 		c.crash(n.index)
 	}
+	out.Counters["snapshots"] = uint64(len(c.bucket.complete))
 	c.net.checkUsedUp()
 	return out
 }

@@ -73,6 +73,13 @@ func restoring(s *Scenario) {
 	s.Trouble = Trouble{Partitions: true, Crashes: true}
 }
 
+// loading is new members that load snapshots while what has died since is forgotten.
+func loading(s *Scenario) {
+	moving(s)
+	purging(s)
+	s.Config.Snapshots, s.Trouble.Moves = true, true
+}
+
 // scenarios are the clusters that must be linearizable whatever the seed.
 func scenarios() []Scenario {
 	return []Scenario{
@@ -154,6 +161,11 @@ func scenarios() []Scenario {
 			moving(s)
 			restoring(s)
 			s.Trouble.Moves, s.Config.RealStore = true, true
+		}),
+		with(base("new members load snapshots"), loading),
+		with(base("new members load snapshots, the real store, clocks jump"), func(s *Scenario) {
+			loading(s)
+			s.Config.RealStore, s.Config.Skew, s.Trouble.Jumps = true, 50*time.Millisecond, true
 		}),
 	}
 }
@@ -352,6 +364,14 @@ func TestMutants(t *testing.T) {
 		{Scenario: with(base("a promise of a partition used twice for a key"), func(s *Scenario) {
 			widely(s)
 			s.Config.Without = quorum.RuleWideOnce
+		}), seeds: 20000},
+		{Scenario: with(base("what is dead is forgotten before a snapshot has it so"), func(s *Scenario) {
+			loading(s)
+			s.Config.Mutant = PurgesBeforeSnapshot
+		}), seeds: 20000},
+		{Scenario: with(base("new members load an old snapshot"), func(s *Scenario) {
+			loading(s)
+			s.Config.Mutant = LoadsOldSnapshot
 		}), seeds: 20000},
 		{Scenario: with(base("a wiped disk that goes on voting"), func(s *Scenario) {
 			s.Config.Mutant, s.Trouble.Wipes = WipedVoter, true

@@ -57,6 +57,10 @@ type Options struct {
 	// Everybody is the nodes that are told of new configurations beside those concerned, so that each
 	// can plan, and asked for those they know; nil for nobody.
 	Everybody func() []ring.NodeID
+	// Preload, if not nil, has take called with records that a snapshot of p holds, and returns when there are no more, or with the
+	// first error of take. The snapshot must be the newest that is complete at the time of the call, and dead records must be purged only
+	// once they are in one, as such, that is complete. take's slices are the caller's again when it returns.
+	Preload func(ctx context.Context, p ring.Partition, take func(key, enc []byte) error) error
 	// Moves bounds the partitions that move at a time.
 	Moves int
 	// Pacer of what is taken over; nil for none.
@@ -80,6 +84,10 @@ const (
 	RuleJoint
 	// RulePulled: a joint configuration ends only when its new members have what the old ones held.
 	RulePulled
+	// RuleLookLate: what a snapshot holds is loaded from the newest there is once an old member follows the joint configuration.
+	RuleLookLate
+	// RuleGeneration: what is of an earlier generation of a partition is not loaded.
+	RuleGeneration
 )
 
 // Mover moves partitions: it decides their next configurations with their members, pulls what this
@@ -100,6 +108,7 @@ type Mover struct {
 	joint   map[ring.Partition]bool          // that move, as seen last
 	woken   map[ring.Partition]bool          // to be looked at
 	wake    chan struct{}                    // room for one
+	loaded  map[ring.Partition]uint32        // by the epoch for which a snapshot was tried
 	heard   map[ring.NodeID]bool             // who has told all configurations it knows
 	next    int                              // to be asked for them
 	tasks   sync.WaitGroup
@@ -110,7 +119,7 @@ type Mover struct {
 // NewMover makes a mover; it starts nothing.
 func NewMover(o Options) *Mover {
 	return &Mover{o: o, busy: map[ring.Partition]bool{}, pulls: map[ring.Partition]bool{}, undone: map[ring.Partition]bool{}, gathers: map[ring.Partition]*gathering{},
-		joint: map[ring.Partition]bool{}, woken: map[ring.Partition]bool{}, wake: make(chan struct{}, 1), heard: map[ring.NodeID]bool{}}
+		joint: map[ring.Partition]bool{}, woken: map[ring.Partition]bool{}, wake: make(chan struct{}, 1), heard: map[ring.NodeID]bool{}, loaded: map[ring.Partition]uint32{}}
 }
 
 // askPause is how long a node that has not pulled is left alone, at first.

@@ -15,7 +15,7 @@ import (
 
 // pull takes over p from a read quorum of the old members of the joint configuration c, and marks it as
 // pulled. The state of a key that counted before the move is at one of them, at least. The first one gives all it
-// holds, the others what differs from that. What was pulled stays when the pull is interrupted; it begins anew.
+// holds, unless a snapshot did, the others what differs from that. What was pulled stays when the pull is interrupted; it begins anew.
 func (m *Mover) pull(ctx context.Context, p ring.Partition, c ring.Configuration) error {
 	if !needsPull(c, m.o.Self, m.o.Quorum) {
 		return m.mark(p, c.Epoch, record.Ballot{})
@@ -24,7 +24,7 @@ func (m *Mover) pull(ctx context.Context, p ring.Partition, c ring.Configuration
 	need := m.o.Quorum.For(len(c.Members)).R
 	var failed error
 	var fence record.Ballot
-	whole := false
+	whole := m.preload(ctx, p, c)
 	for _, id := range m.sources(c.Members) {
 		if need == 0 {
 			break
