@@ -28,6 +28,8 @@ const (
 	// costs money, two lists, and there are fewer.
 	backupLook     = 5 * time.Second
 	backupLookIdle = 30 * time.Second
+	// generationLook is how many of those looks have one whether the cluster has ended.
+	generationLook = 4
 	// backupTurn is how long the next member of a partition waits for the one before it.
 	backupTurn = time.Minute
 	// BackupPatience is when a snapshot that is not complete is given up, backupGrace how long packs stay that nothing names,
@@ -49,9 +51,12 @@ type backups struct {
 	newest                                                    atomic.Int64 // cut of the newest complete one, in Unix seconds; 0: none known
 	pinned                                                    atomic.Int64 // oldest cut of snapshots that are being restored, in Unix seconds; 0: none
 	// Of the one goroutine that looks at the bucket:
-	known  map[string]bool
-	seen   time.Time // cut of the newest complete one that it was told of
-	pruned time.Time
+	known map[string]bool
+	// registered: the bucket knows which generation this cluster is, or that another one is it.
+	registered bool
+	looks      int
+	seen       time.Time // cut of the newest complete one that it was told of
+	pruned     time.Time
 }
 
 // OpenBucket opens the bucket of an URL, with c's key and limits; create: a directory is made if there is none. The caller closes it.
@@ -149,6 +154,11 @@ func snapshotName(now time.Time, interval time.Duration, cluster string) string 
 }
 
 func (n *node) backUpOnce(ctx context.Context, d *dataPath, b *backup.Bucket) error {
+	if d.backups.looks++; d.backups.looks%generationLook == 1 {
+		if err := n.lookAtGeneration(ctx, d, b); err != nil {
+			return err
+		}
+	}
 	begun, err := d.lookAtBucket(ctx, b)
 	if err != nil {
 		return err

@@ -26,7 +26,6 @@ type bootstrap struct {
 	cluster string
 
 	mu       sync.Mutex // held while the bucket is looked at
-	bucket   *backup.Bucket
 	known    map[string]bool
 	newest   *backup.Manifest
 	looked   time.Time // when the last look began that told newest
@@ -42,36 +41,24 @@ func (n *node) newBootstrap(d *dataPath) *bootstrap {
 	return &bootstrap{n: n, cluster: d.founding.ClusterID, known: map[string]bool{}}
 }
 
-// close ends it; no load is under way any more.
-func (b *bootstrap) close() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.bucket != nil {
-		_ = b.bucket.Close() // nothing was written
-	}
-}
-
 // look returns the newest complete snapshot, as of the call or later: those that wait for each other's look share the next. nil: there is none.
 func (b *bootstrap) look(ctx context.Context) (bucket *backup.Bucket, m *backup.Manifest, err error) {
 	called := time.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	switch {
-	case b.looked.After(called):
-		return b.bucket, b.newest, nil
-	case !b.failed.IsZero() && time.Since(b.failed) < bootstrapRest:
+	if !b.failed.IsZero() && time.Since(b.failed) < bootstrapRest {
 		return nil, nil, errors.New("the bucket has failed a moment ago")
 	}
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, bootstrapStall)
 	defer cancel()
-	if b.bucket == nil {
-		if b.bucket, err = OpenBucket(ctx, b.n.cfg, b.n.cfg.BackupURL, true); err != nil {
-			b.bucket = nil
-			return nil, nil, b.fail(err)
-		}
+	if bucket, err = b.n.bucket.open(ctx); err != nil {
+		return nil, nil, b.fail(err)
 	}
-	_, newest, err := backup.Begun(ctx, b.bucket, b.cluster, b.known)
+	if b.looked.After(called) {
+		return bucket, b.newest, nil
+	}
+	_, newest, err := backup.Begun(ctx, bucket, b.cluster, b.known)
 	if newest != nil && (b.newest == nil || newest.Cut.After(b.newest.Cut)) {
 		b.newest = newest // it is told once, be there an error or not
 	}
@@ -79,12 +66,13 @@ func (b *bootstrap) look(ctx context.Context) (bucket *backup.Bucket, m *backup.
 		return nil, nil, b.fail(err)
 	}
 	b.looked = began
-	return b.bucket, b.newest, nil
+	return bucket, b.newest, nil
 }
 
 // fail notes that the bucket has failed. b.mu is held.
 func (b *bootstrap) fail(err error) error {
 	b.failed = time.Now()
+	b.n.bucket.close()
 	b.n.log.Warn("partitions come from peers alone: the bucket cannot be read", "error", err)
 	return err
 }

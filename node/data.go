@@ -109,7 +109,14 @@ func (n *node) found(ctx context.Context) error {
 	}
 	d.pacer = placement.NewPacer(placement.PacerOptions{Most: int64(n.cfg.TransferRate), Latency: d.coordinator.Tail})
 	d.repairer = n.newRepairer(d)
+	if err := n.loadSeal(d); err != nil {
+		return err
+	}
+	if err := n.begin(ctx, d); err != nil || ctx.Err() != nil {
+		return err
+	}
 	n.data.Store(d)
+	n.loading.Store(nil)
 	n.links.reroute()
 	n.log.Info("data path open", "cluster_id", f.ClusterID, "quorum", f.Quorum.String(), "partitions", f.Partitions, "nodes", len(f.Nodes), "slot", slot)
 	parts, ctx := errgroup.WithContext(ctx)
@@ -171,6 +178,9 @@ func (h handler) Send(call *message.Call) {
 	d := h.n.data.Load()
 	switch {
 	case d == nil:
+		call.Reply.Status = message.NotVoting
+		call.Completion.Done(call)
+	case call.Kind == message.Mutate && h.n.quiet.Load():
 		call.Reply.Status = message.NotVoting
 		call.Completion.Done(call)
 	case call.Kind == message.Mutate:
@@ -243,6 +253,15 @@ func (s *session) Execute(ops []record.Op, results []record.Result) {
 			return
 		}
 		s.s = d.coordinator.Session()
+	}
+	if s.n.quiet.Load() {
+		gets, at := refuseWrites(ops, results)
+		found := make([]record.Result, len(gets))
+		s.s.Execute(gets, found)
+		for i, r := range found {
+			results[at[i]] = r
+		}
+		return
 	}
 	s.s.Execute(ops, results)
 }

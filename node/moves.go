@@ -41,7 +41,6 @@ func (n *node) move(ctx context.Context, d *dataPath) error {
 		Moves: n.cfg.Moves, Pacer: d.pacer, Timeout: moveTimeout, Tick: moveTick, Logger: n.log,
 	}
 	if b := n.newBootstrap(d); b != nil {
-		defer b.close()
 		o.Preload = b.preload
 	}
 	mover := placement.NewMover(o)

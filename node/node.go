@@ -37,6 +37,7 @@ type node struct {
 	identity identity
 	started  time.Time
 
+	bucket     *keptBucket // nil: there is none
 	store      *store.Store
 	fence      *replica.Fence
 	membership *membership.Membership
@@ -50,6 +51,12 @@ type node struct {
 	// draining: it is to hold nothing, because it stops, or an operator wants it so.
 	draining atomic.Bool
 	stopping atomic.Bool
+	// seal is the state by console.Sealer; nil is open. sealing guards changes.
+	seal    atomic.Pointer[console.SealState]
+	quiet   atomic.Bool // clients' writes are refused
+	sealing sync.Mutex
+	// loading says how it goes with what the cluster begins with; nil when that is done, or nothing.
+	loading atomic.Pointer[string]
 }
 
 // dataPath is what answers requests, from the founding on.
@@ -87,6 +94,10 @@ func Run(ctx context.Context, cfg Config, opts Options) error {
 		return err
 	}
 	n := &node{cfg: cfg, opts: opts, log: opts.Logger, started: time.Now()}
+	if cfg.BackupURL != "" {
+		n.bucket = &keptBucket{cfg: cfg}
+		defer n.bucket.close()
+	}
 	if err := n.open(); err != nil {
 		return err
 	}
@@ -158,7 +169,12 @@ func (n *node) newMembership() (*membership.Membership, error) {
 	if err != nil {
 		return nil, err
 	}
+	var deciding membership.Registry
+	if n.bucket != nil {
+		deciding = registry{n.bucket}
+	}
 	return membership.New(membership.Options{
+		Registry: deciding,
 		Self: ring.NodeInfo{
 			Node:     ring.Node{ID: n.identity.Node, Zone: n.cfg.Zone},
 			PeerAddr: n.cfg.PeerAddr(), AdminAddr: n.cfg.AdminAddr(),

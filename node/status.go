@@ -68,6 +68,9 @@ func (s source) status() console.Status {
 			}
 		}
 		st.Cluster.Founding = fmt.Sprintf("waiting for %d nodes, %d are here", n.cfg.BootstrapExpect, alive)
+		if how := n.loading.Load(); how != nil {
+			st.Cluster.Founding = "founded; this node " + *how
+		}
 	}
 	for _, node := range view.Nodes {
 		st.Nodes = append(st.Nodes, console.Node{
@@ -100,6 +103,12 @@ func (s source) Ready() (bool, []string) {
 			why += ": " + (*err).Error()
 		}
 		reasons = append(reasons, why)
+	}
+	switch s.n.sealed() {
+	case console.SealQuiet, console.SealSet:
+		reasons = append(reasons, "this node is sealed: it takes no writes")
+	case console.SealEnded:
+		reasons = append(reasons, "this node's cluster has ended: the bucket has its seal")
 	}
 	if s.n.draining.Load() && s.n.stopping.Load() {
 		reasons = append(reasons, "this node hands over what it holds, and will stop")

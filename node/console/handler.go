@@ -21,7 +21,7 @@ var pageFiles embed.FS
 //	GET /metrics     Prometheus' text format
 //	GET /            the page
 //
-// These read only. If source is an Operator, a Recoverer or a Restorer, too, it answers more, see there.
+// These read only. If source is an Operator, a Recoverer, a Sealer or a Restorer, too, it answers more, see there.
 func Handler(source Source) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, "ok\n") })
@@ -43,6 +43,9 @@ func Handler(source Source) http.Handler {
 	}
 	if rec, ok := source.(Recoverer); ok {
 		recoverLost(mux, rec)
+	}
+	if s, ok := source.(Sealer); ok {
+		sealing(mux, s)
 	}
 	if to, ok := source.(Restorer); ok {
 		restore(mux, to)

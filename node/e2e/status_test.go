@@ -15,7 +15,8 @@ import (
 type status struct {
 	NodeID  string `json:"node_id"`
 	Cluster struct {
-		ID string `json:"id"`
+		ID         string `json:"id"`
+		Generation uint32 `json:"generation"`
 	} `json:"cluster"`
 	Nodes  []share `json:"nodes"`
 	Moving int     `json:"moving"`

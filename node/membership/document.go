@@ -45,7 +45,7 @@ func isFounder(f *ring.Founding, id ring.NodeID) bool {
 
 func equalFounding(a, b *ring.Founding) bool {
 	return a.ClusterID == b.ClusterID && a.Generation == b.Generation && a.Name == b.Name &&
-		settingsOf(a) == settingsOf(b) && slices.Equal(a.Nodes, b.Nodes)
+		settingsOf(a) == settingsOf(b) && slices.Equal(a.Nodes, b.Nodes) && a.Claimed == b.Claimed && a.Snapshot == b.Snapshot
 }
 
 // checkFounding refuses documents that no proposer of this build writes, whether they come from

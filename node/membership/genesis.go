@@ -26,6 +26,11 @@ type genesis struct {
 	log      *slog.Logger
 	newID    func() string
 
+	// registered: there is a registry. ground is what it told last, nil before that; claim is what it is to be asked for, nil for nothing.
+	registered bool
+	ground     *Ground
+	claim      *ring.Founding
+
 	state FoundingState
 	// votes counts who voted for the own proposal; lost with the process, asked for again.
 	votes map[ring.NodeID]bool
@@ -66,7 +71,7 @@ const (
 // newGenesis loads what the node is bound to, and refuses a founding its settings disagree with.
 func newGenesis(o *Options) (*genesis, error) {
 	g := &genesis{
-		self: o.Self.Node, name: o.Cluster, settings: o.settings(), expect: o.Expect, store: o.Store, log: o.Logger,
+		self: o.Self.Node, name: o.Cluster, settings: o.settings(), expect: o.Expect, store: o.Store, log: o.Logger, registered: o.Registry != nil,
 		newID: newClusterID, votes: map[ring.NodeID]bool{}, absent: map[ring.NodeID]time.Time{}, spoken: map[string]time.Time{},
 	}
 	var err error
@@ -103,6 +108,9 @@ func (g *genesis) own() *ring.Founding {
 	}
 	return nil
 }
+
+// claiming reports whether the registry may hold the own proposal. RULE: it is not abandoned then, whatever others say.
+func (g *genesis) claiming() bool { return g.own() != nil && g.state.Vote.Claiming }
 
 // save makes the state durable, then current. RULE: nothing is said before it is saved.
 func (g *genesis) save(s FoundingState) error {
@@ -155,7 +163,7 @@ func (g *genesis) receive(now time.Time, m message) ([]outgoing, error) {
 			return nil, g.save(FoundingState{})
 		}
 	case rival:
-		if g.own() != nil && m.Proposer < g.self.ID {
+		if g.own() != nil && !g.claiming() && m.Proposer < g.self.ID {
 			return g.abandon(FoundingState{}, "a smaller node proposes too")
 		}
 	case founded:
@@ -181,18 +189,25 @@ func (g *genesis) onPropose(m message) ([]outgoing, error) {
 			"own_settings", g.settings.String(), "own_expect", g.expect, "peer_settings", settingsOf(f).String(), "peer_expect", len(f.Nodes))
 		return nil, nil
 	}
+	if f.Claimed != g.registered {
+		g.say("propose", slog.LevelError, "node proposes a founding with a bucket, this one has none, or the other way round; make KAI_BACKUP_URL equal on all nodes", "peer", m.From)
+		return nil, nil
+	}
+	if held := g.state.Vote; g.registered && held == nil && (g.ground == nil || g.ground.Founded != nil || f.Generation != g.ground.Generation+1) {
+		return nil, nil // it is told again
+	}
 	vote := message{Kind: voted, Proposer: m.Proposer, ClusterID: f.ClusterID}
 	held := g.state.Vote
 	switch {
 	case held == nil:
-		if err := g.save(FoundingState{Vote: &Vote{m.Proposer, *f}}); err != nil {
+		if err := g.save(FoundingState{Vote: &Vote{Proposer: m.Proposer, Founding: *f}}); err != nil {
 			return nil, err
 		}
 		return g.send(m.From, vote), nil
 	case held.Founding.ClusterID == f.ClusterID && held.Proposer == m.Proposer:
 		return g.send(m.From, vote), nil
-	case held.Proposer == g.self.ID && m.Proposer < g.self.ID:
-		out, err := g.abandon(FoundingState{Vote: &Vote{m.Proposer, *f}}, "a smaller node proposes too")
+	case held.Proposer == g.self.ID && m.Proposer < g.self.ID && !g.claiming():
+		out, err := g.abandon(FoundingState{Vote: &Vote{Proposer: m.Proposer, Founding: *f}}, "a smaller node proposes too")
 		if err != nil {
 			return nil, err
 		}
@@ -232,17 +247,73 @@ func (g *genesis) onVoted(m message) ([]outgoing, error) {
 }
 
 // decide founds the own proposal once all listed nodes are bound to it. RULE: unanimity, and
-// only the proposer decides.
+// only the proposer decides; with a registry, that does, among those proposals of which all are bound.
 func (g *genesis) decide() ([]outgoing, error) {
 	f := g.own()
-	if slices.ContainsFunc(f.Nodes, func(n ring.Node) bool { return !g.votes[n.ID] }) {
+	switch {
+	case g.claiming():
+		g.claim = f
+		return nil, nil
+	case slices.ContainsFunc(f.Nodes, func(n ring.Node) bool { return !g.votes[n.ID] }):
+		return nil, nil
+	case g.registered != f.Claimed:
+		return nil, nil // configured anew; the next tick abandons it
+	case g.registered:
+		if err := g.save(FoundingState{Vote: &Vote{Proposer: g.self.ID, Founding: *f, Claiming: true}}); err != nil {
+			return nil, err
+		}
+		g.claim = g.own()
 		return nil, nil
 	}
+	return g.begin(f)
+}
+
+// begin makes the own proposal, which counts, the founding.
+func (g *genesis) begin(f *ring.Founding) ([]outgoing, error) {
 	if err := g.save(FoundingState{Founded: f}); err != nil {
 		return nil, err
 	}
 	g.log.Info("cluster founded", "cluster_id", f.ClusterID, "nodes", len(f.Nodes), "settings", g.settings.String())
 	return g.announce(f, message{Kind: founded, Founding: f}), nil
+}
+
+// onClaimed takes the registry's answer to a claim.
+func (g *genesis) onClaimed(now time.Time, chosen *ring.Founding) ([]outgoing, error) {
+	g.now = now
+	if !g.claiming() || chosen.Generation != g.own().Generation {
+		return nil, nil
+	}
+	g.claim = nil
+	return g.onGround(now, Ground{Generation: chosen.Generation, Founded: chosen})
+}
+
+// onGround takes what the registry tells.
+func (g *genesis) onGround(now time.Time, ground Ground) ([]outgoing, error) {
+	g.now, g.ground = now, &ground
+	v, f := g.state.Vote, ground.Founded
+	switch {
+	case v == nil || !v.Founding.Claimed:
+	case f != nil && f.ClusterID == v.Founding.ClusterID:
+		if !equalFounding(&v.Founding, f) {
+			return nil, errors.New("membership: two foundings bear the cluster id " + f.ClusterID)
+		}
+		if settingsOf(f) != g.settings {
+			return nil, fmt.Errorf("membership: %w", disagreement(f, g.settings))
+		}
+		if g.own() != nil {
+			return g.begin(f)
+		}
+		err := g.save(FoundingState{Founded: f})
+		g.logJoined(err)
+		return nil, err
+	case ground.Generation < v.Founding.Generation:
+	case g.own() != nil:
+		return g.abandon(FoundingState{}, "the bucket has another founding")
+	default:
+		// RULE: its proposer cannot found it any more.
+		return nil, g.save(FoundingState{})
+	}
+	return nil, nil
 }
 
 // abandon gives the own proposal up for the next state, durably, then frees those who voted.
@@ -282,6 +353,8 @@ func (g *genesis) onFounded(m message) ([]outgoing, error) {
 	case held != nil && held.Proposer != g.self.ID:
 		// RULE: still bound. The proposer will adopt the founding, and then release this node.
 		return append(g.send(held.Proposer, message{Kind: founded, Founding: f}), g.query()...), nil
+	case held != nil && g.claiming():
+		return nil, nil // the registry's answer comes first
 	case held != nil:
 		out, err := g.abandon(FoundingState{Founded: f}, "the cluster is founded already")
 		g.logJoined(err)

@@ -28,7 +28,73 @@ type foundry struct {
 	decided map[string]*ring.Founding
 	at      map[ring.NodeID]string // cluster id by node, once founded
 	log     *slog.Logger
+	lives   int     // of all disks
+	bucket  *bucket // nil: there is none
 }
+
+// bucket is a registry that nodes ask: claims and looks are under way for a while, and may be carried out, or answered, when who asked is dead.
+type bucket struct {
+	founded map[uint32]*ring.Founding
+	sealed  map[uint32]string
+	claims  []asked
+	looks   []asked // Ground was read when they were asked
+}
+
+type asked struct {
+	by     *genesis
+	at     int
+	claim  *ring.Founding
+	ground Ground
+}
+
+func (b *bucket) ground() (g Ground) {
+	for n, f := range b.founded {
+		if n > g.Generation {
+			g = Ground{Generation: n, Founded: f}
+		}
+	}
+	if snapshot, ok := b.sealed[g.Generation]; ok {
+		g.Founded, g.Snapshot = nil, snapshot
+	}
+	return g
+}
+
+// ask has a node look at the bucket, or some question be answered.
+func (f *foundry) ask(i int) {
+	b := f.bucket
+	if f.chance(0.5) {
+		b.looks = append(b.looks, asked{by: f.nodes[i], at: i, ground: b.ground()})
+	}
+	if len(b.claims) > 0 && f.chance(0.5) {
+		at := f.rand.IntN(len(b.claims))
+		q := b.claims[at]
+		b.claims = append(b.claims[:at], b.claims[at+1:]...)
+		if f.chance(f.trouble) {
+			return // not carried out
+		}
+		chosen := b.founded[q.claim.Generation]
+		if chosen == nil {
+			chosen = q.claim
+			b.founded[chosen.Generation] = chosen
+		}
+		if f.nodes[q.at] == q.by && !f.chance(f.trouble) {
+			out, err := q.by.onClaimed(f.now, chosen)
+			f.took(q.at, out, err)
+		}
+	}
+	if len(b.looks) > 0 && f.chance(0.8) {
+		at := f.rand.IntN(len(b.looks))
+		q := b.looks[at]
+		b.looks = append(b.looks[:at], b.looks[at+1:]...)
+		if f.nodes[q.at] == q.by {
+			out, err := q.by.onGround(f.now, q.ground)
+			f.took(q.at, out, err)
+		}
+	}
+}
+
+// onlyRegistry says that there is one; the foundry asks it.
+type onlyRegistry struct{ Registry }
 
 func newFoundry(t testing.TB, seed uint64, nodes, expect int, log *slog.Logger) *foundry {
 	f := &foundry{
@@ -44,10 +110,14 @@ func newFoundry(t testing.TB, seed uint64, nodes, expect int, log *slog.Logger) 
 }
 
 func (f *foundry) boot(i int) {
-	g, err := newGenesis(&Options{
-		Self: ring.NodeInfo{Node: ring.Node{ID: nodeID(i + 1)}}, Cluster: "kai", Store: f.disks[i], Expect: f.expect,
+	o := Options{
+		Self: ring.NodeInfo{Node: ring.Node{ID: nodeID(i + 1 + 100*f.lives)}}, Cluster: "kai", Store: f.disks[i], Expect: f.expect,
 		Quorum: ring.Quorum{N: 3, R: 2, W: 2}, Partitions: 64, VNodes: 16, Logger: f.log,
-	})
+	}
+	if f.bucket != nil {
+		o.Registry = onlyRegistry{}
+	}
+	g, err := newGenesis(&o)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -65,6 +135,10 @@ func (f *foundry) took(i int, out []outgoing, err error) {
 		f.t.Fatalf("node %d: %v", i+1, err)
 	}
 	f.flight = append(f.flight, out...)
+	if g := f.nodes[i]; g != nil && g.claim != nil {
+		f.bucket.claims = append(f.bucket.claims, asked{by: g, at: i, claim: g.claim})
+		g.claim = nil
+	}
 	f.check(i)
 }
 
@@ -72,7 +146,7 @@ func (f *foundry) took(i int, out []outgoing, err error) {
 // does not know yet.
 func (f *foundry) check(i int) {
 	founding := f.disks[i].state.Founded
-	id := nodeID(i + 1)
+	id := nodeID(i + 1 + 100*f.lives)
 	if founding == nil {
 		if f.at[id] != "" {
 			f.t.Fatalf("node %s forgot cluster %s", id, f.at[id])
@@ -86,6 +160,9 @@ func (f *foundry) check(i int) {
 	f.decided[founding.ClusterID] = founding
 	for _, a := range f.decided {
 		for _, b := range f.decided {
+			if f.bucket != nil && a.ClusterID != b.ClusterID && a.Generation == b.Generation {
+				f.t.Fatalf("clusters %s and %s are both of generation %d", a.ClusterID, b.ClusterID, a.Generation)
+			}
 			for _, n := range a.Nodes {
 				if a.ClusterID != b.ClusterID && isFounder(b, n.ID) {
 					f.t.Fatalf("clusters %s and %s share founder %s", a.ClusterID, b.ClusterID, n.ID)
@@ -130,6 +207,10 @@ func (f *foundry) step() {
 		return
 	case f.chance(f.trouble):
 		f.powerFails(i)
+	}
+	if f.bucket != nil && f.chance(0.3) {
+		f.ask(i)
+		return
 	}
 	if len(f.flight) > 0 && f.chance(0.7) {
 		f.deliver()
@@ -221,6 +302,44 @@ func TestFoundingSurvivesEveryInterleaving(t *testing.T) {
 			}
 		}
 		t.Logf("%d of %d: %d runs, %d with several disjoint clusters", c.expect, c.nodes, seeds, many)
+	}
+}
+
+// With a registry there is one cluster, however many could found one without the others. It is sealed, all disks are
+// lost, and there is one of the next generation.
+func TestFoundingWithARegistry(t *testing.T) {
+	for _, c := range []struct{ nodes, expect int }{{3, 3}, {5, 2}, {6, 3}, {4, 1}, {7, 3}} {
+		for seed := range *foundings {
+			f := newFoundry(t, seed, 0, c.expect, silent)
+			f.bucket = &bucket{founded: map[uint32]*ring.Founding{}, sealed: map[uint32]string{}}
+			for generation := range uint32(3) {
+				f.lives++
+				f.disks, f.nodes, f.flight = nil, nil, nil
+				for i := range c.nodes {
+					f.disks, f.nodes = append(f.disks, &disk{}), append(f.nodes, nil)
+					f.boot(i)
+				}
+				f.trouble = []float64{0.02, 0.1, 0.3}[seed%3]
+				for range 100 + f.rand.IntN(400) {
+					f.step()
+				}
+				f.settle()
+				if len(f.decided) != int(generation)+1 {
+					t.Fatalf("seed %d: %d clusters at generation %d", seed, len(f.decided), generation+1)
+				}
+				for _, g := range f.nodes {
+					d := g.founded()
+					want := ""
+					if generation > 0 {
+						want = fmt.Sprint("snapshot", generation)
+					}
+					if d.Generation != generation+1 || d.Snapshot != want || !equalFounding(d, f.bucket.founded[generation+1]) {
+						t.Fatalf("seed %d: node %s is in %+v", seed, g.self.ID, d)
+					}
+				}
+				f.bucket.sealed[generation+1] = fmt.Sprint("snapshot", generation+1)
+			}
+		}
 	}
 }
 

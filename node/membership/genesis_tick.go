@@ -57,7 +57,10 @@ func (g *genesis) askFounded(live []peer) (out []outgoing, exists bool) {
 // pursue asks for missing votes, and gives the proposal up when a node that has none stays away.
 func (g *genesis) pursue(live []peer) ([]outgoing, error) {
 	f := g.own()
-	if settingsOf(f) != g.settings || len(f.Nodes) != g.expect {
+	if g.claiming() {
+		return g.decide()
+	}
+	if settingsOf(f) != g.settings || len(f.Nodes) != g.expect || f.Claimed != g.registered {
 		return g.abandon(FoundingState{}, "this node was configured anew")
 	}
 	var out []outgoing
@@ -105,6 +108,25 @@ func (g *genesis) waitFor(live []peer) []outgoing {
 // maybePropose proposes a founding when enough equal nodes are in sight and this one's id is the
 // smallest of all.
 func (g *genesis) maybePropose(live []peer, searched bool) ([]outgoing, error) {
+	var ground Ground
+	switch {
+	case !g.registered:
+	case g.ground == nil:
+		g.say("waiting", slog.LevelWarn, "waiting for the bucket, which decides who founds the cluster")
+		return nil, nil
+	case g.ground.Founded != nil:
+		f := g.ground.Founded
+		var listed []ring.NodeID
+		for _, n := range f.Nodes {
+			listed = append(listed, n.ID)
+		}
+		g.say("waiting", slog.LevelError,
+			"the cluster is founded already, says the bucket, but none of its nodes is in sight: start them, or correct the discovery. Only if all of them are lost for good, let the next generation begin: kai backup seal --lost",
+			"cluster_id", f.ClusterID, "generation", f.Generation, "founders", listed)
+		return nil, nil
+	default:
+		ground = *g.ground
+	}
 	nodes := []ring.Node{g.self}
 	for _, p := range live {
 		if g.matches(p) {
@@ -124,10 +146,10 @@ func (g *genesis) maybePropose(live []peer, searched bool) ([]outgoing, error) {
 		return nil, nil
 	}
 	f := ring.Founding{
-		ClusterID: g.newID(), Generation: 1, Name: g.name, Quorum: g.settings.Quorum,
+		ClusterID: g.newID(), Generation: ground.Generation + 1, Claimed: g.registered, Snapshot: ground.Snapshot, Name: g.name, Quorum: g.settings.Quorum,
 		Partitions: g.settings.Partitions, VNodes: g.settings.VNodes, Nodes: nodes[:g.expect],
 	}
-	if err := g.save(FoundingState{Vote: &Vote{g.self.ID, f}}); err != nil {
+	if err := g.save(FoundingState{Vote: &Vote{Proposer: g.self.ID, Founding: f}}); err != nil {
 		return nil, err
 	}
 	g.log.Info("founding proposed", "cluster_id", f.ClusterID, "nodes", len(f.Nodes))

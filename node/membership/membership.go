@@ -32,6 +32,10 @@ type Membership struct {
 	renewing chan struct{}          // full while gossip is given new data; a mutex would stop virtual time
 	whenDone chan struct{}          // closed when founded
 
+	grounds  chan Ground        // what the registry told; room for one
+	claimed  chan ring.Founding // its answers to claims; room for one
+	claiming bool               // one is under way; the loop's own
+
 	inbox  chan []byte   // messages from peers; full: dropped
 	outbox chan func()   // what would block the loop; full: dropped
 	wake   chan struct{} // discovery should look at once; room for one
@@ -82,6 +86,7 @@ func New(o Options) (*Membership, error) {
 	m := &Membership{
 		options: o, log: o.Logger, born: time.Now(), members: newMembers(), genesis: g, whenDone: make(chan struct{}),
 		inbox: make(chan []byte, queueLen), outbox: make(chan func(), queueLen), wake: make(chan struct{}, 1),
+		grounds: make(chan Ground, 1), claimed: make(chan ring.Founding, 1),
 		nudge: make(chan struct{}, 1), renewing: make(chan struct{}, 1), failed: make(chan error, 1), spoken: map[string]time.Time{},
 	}
 	self := o.Self
@@ -160,7 +165,10 @@ func (m *Membership) Run(ctx context.Context) error {
 	for range senders {
 		children.Go(func() { m.sendAll(ctx) })
 	}
-	children.Go(func() { m.loop(ctx) })
+	children.Go(func() { m.loop(ctx, &children) })
+	if m.options.Registry != nil {
+		children.Go(func() { m.survey(ctx) })
+	}
 
 	select {
 	case <-ctx.Done():
@@ -187,7 +195,7 @@ func (m *Membership) fail(err error) {
 }
 
 // loop owns the founding and the views.
-func (m *Membership) loop(ctx context.Context) {
+func (m *Membership) loop(ctx context.Context, children *sync.WaitGroup) {
 	tick := time.NewTicker(m.options.Timing.Founding)
 	defer tick.Stop()
 	for {
@@ -203,6 +211,12 @@ func (m *Membership) loop(ctx context.Context) {
 			m.retell()
 		case <-m.nudge:
 			out, err = m.tick()
+		case g := <-m.grounds:
+			out, err = m.genesis.onGround(time.Now(), g)
+		case f := <-m.claimed:
+			if m.claiming = false; f.ClusterID != "" {
+				out, err = m.genesis.onClaimed(time.Now(), &f)
+			}
 		case <-m.members.dirty:
 		}
 		if err != nil {
@@ -210,6 +224,10 @@ func (m *Membership) loop(ctx context.Context) {
 			return
 		}
 		m.adopt()
+		if f := m.genesis.claim; f != nil && !m.claiming {
+			m.genesis.claim, m.claiming = nil, true
+			children.Go(func() { m.claim(ctx, *f) })
+		}
 		for _, o := range out {
 			if to, ok := m.members.address(o.to); ok {
 				m.post(to, o.message)
@@ -217,6 +235,41 @@ func (m *Membership) loop(ctx context.Context) {
 		}
 		m.publish()
 	}
+}
+
+// survey looks at the registry until there is a founding.
+func (m *Membership) survey(ctx context.Context) {
+	for ctx.Err() == nil && m.founding.Load() == nil {
+		look, cancel := context.WithTimeout(ctx, m.options.Timing.Claim)
+		ground, err := m.options.Registry.Ground(look)
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			m.log.Warn("the bucket does not tell whether the cluster is founded", "error", err)
+		}
+		if err == nil {
+			select {
+			case m.grounds <- ground:
+			case <-ctx.Done():
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-m.whenDone:
+		case <-time.After(m.options.Timing.Survey):
+		}
+	}
+}
+
+// claim asks the registry for a founding to be the one, and tells the loop what it answers: nothing after an error.
+func (m *Membership) claim(ctx context.Context, f ring.Founding) {
+	ctx, cancel := context.WithTimeout(ctx, m.options.Timing.Claim)
+	defer cancel()
+	chosen, err := m.options.Registry.Claim(ctx, f)
+	if err != nil {
+		m.log.Warn("founding not registered yet", "cluster_id", f.ClusterID, "error", err)
+		chosen = ring.Founding{}
+	}
+	m.claimed <- chosen // there is room: one at a time
 }
 
 func (m *Membership) tick() ([]outgoing, error) {

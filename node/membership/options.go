@@ -38,6 +38,27 @@ type FoundingState struct {
 type Vote struct {
 	Proposer ring.NodeID   `json:"proposer"`
 	Founding ring.Founding `json:"founding"`
+	// Claiming: all have voted for this node's own proposal, and the registry may hold it.
+	Claiming bool `json:"claiming,omitempty"`
+}
+
+// Registry decides, for all nodes of a cluster's name that ever ask, which founding of each generation counts: of several at most one. Its methods
+// may block until ctx ends; they are called one at a time each.
+type Registry interface {
+	// Ground tells what is registered.
+	Ground(ctx context.Context) (Ground, error)
+	// Claim registers f as the founding of its generation, unless there is one, and returns that which there is. After an error it may be either.
+	Claim(ctx context.Context, f ring.Founding) (ring.Founding, error)
+}
+
+// Ground is what a founding must begin from.
+type Ground struct {
+	// Generation of the newest founding; 0: there was none.
+	Generation uint32
+	// Founded is that founding, unless it is sealed: its cluster has ended for good.
+	Founded *ring.Founding
+	// Snapshot is what the cluster of the next generation begins with, if the last one was sealed; empty: with nothing.
+	Snapshot string
 }
 
 // Options of a Membership. All fields without a word about zero are required.
@@ -58,6 +79,8 @@ type Options struct {
 	// Transport replaces the network; nil for sockets. Run shuts it down.
 	Transport memberlist.Transport
 	Store     FoundingStore
+	// Registry, if not nil, decides which founding counts; then all nodes must have it.
+	Registry Registry
 	// Expect is the number of nodes that found a cluster.
 	Expect int
 	// Quorum, Partitions and VNodes are what this node would found a cluster with; a cluster
@@ -80,6 +103,10 @@ type Timing struct {
 	Find time.Duration
 	// Founding is the interval of the founding protocol: 500 ms.
 	Founding time.Duration
+	// Survey is the interval of looks at the registry, until there is a founding: 3 s.
+	Survey time.Duration
+	// Claim bounds one look, or claim: 20 s.
+	Claim time.Duration
 	// Stream bounds dialling and answering on gossip's streams: 3 s.
 	Stream time.Duration
 	// Leave bounds how long Run tries to say good-bye: 2 s.
@@ -96,6 +123,8 @@ func (t Timing) withDefaults() Timing {
 	set(&t.Rejoin, 15*time.Second)
 	set(&t.Find, 10*time.Second)
 	set(&t.Founding, 500*time.Millisecond)
+	set(&t.Survey, 3*time.Second)
+	set(&t.Claim, 20*time.Second)
 	set(&t.Stream, 3*time.Second)
 	set(&t.Leave, 2*time.Second)
 	return t

@@ -27,6 +27,8 @@ const (
 	ForgetsExpired
 	// PurgesBeforeSnapshot: dead records are forgotten before they are in a snapshot, as such.
 	PurgesBeforeSnapshot
+	// BeginsEarly: a founder votes before it has loaded what the cluster begins with.
+	BeginsEarly
 	// LoadsOldSnapshot: new members load the oldest snapshot in place of the newest.
 	LoadsOldSnapshot
 )
@@ -64,6 +66,7 @@ type Config struct {
 	WithoutRepair repair.Rule
 	WithoutVote   replica.Rule
 	Snapshots     bool // are taken all the time, and new members load the newest one
+	Begins        int  // so many keys are there from the beginning: founders load them before they vote
 	SlowLoads     bool // that takes seconds, and does not fail
 	RealStore     bool // the real store on a simulated disk, in place of the plain volume
 }
@@ -98,6 +101,8 @@ type node struct {
 	out   bool         // never started again; the nemesis' own
 	down  atomic.Int64 // when the process ended, since begun; 0 while it runs
 	now   atomic.Pointer[incarnation]
+	// loading is a life that loads what the cluster begins with, and is not there for others yet.
+	loading atomic.Pointer[incarnation]
 }
 
 func (n *node) current() *incarnation { return n.now.Load() }
@@ -240,6 +245,19 @@ func (c *Cluster) start(i int) {
 		Chosen: inc.coordinator.Chosen, Rewrite: inc.coordinator.Rewrite, Local: inc.replica, Drop: inc.replica.Drop, PurgeAge: inc.purgeAge, Without: c.WithoutRepair,
 		Hints: inc.hints, Timeout: c.Timeout / 10, Pause: cmp.Or(c.RepairPause, moverTick/3), Rest: 1, Logger: c.logs,
 	})
+	if begun, _ := inc.volume.Meta(begunName); c.Begins > 0 && begun == nil {
+		nd.loading.Store(inc)
+		go c.begin(inc)
+		if c.Mutant&BeginsEarly == 0 {
+			return
+		}
+	}
+	c.open(inc)
+}
+
+// open has others see a life of a node.
+func (c *Cluster) open(inc *incarnation) {
+	nd := inc.node
 	nd.now.Store(inc)
 	nd.down.Store(0)
 	if len(c.nodes) == c.Nodes {
@@ -268,17 +286,16 @@ func (i *incarnation) hinter() quorum.Hinter {
 // crash ends the current life of node i: what was not synced is gone.
 func (c *Cluster) crash(i int) {
 	inc := c.nodes[i].current()
+	if l := c.nodes[i].loading.Swap(nil); l != nil && l != inc {
+		l.end() // nobody knew of it
+		return
+	}
 	if inc == nil || !inc.alive() {
 		return
 	}
-	inc.die()
 	inc.down.Store(int64(time.Since(c.begun)) + 1)
+	inc.end()
 	c.count()
-	inc.volume.abort()
-	if c.RealStore {
-		c.nodes[i].real.crash()
-	}
-	inc.replica.SetVoting(false)
 	if mix(c.seed, 17, uint64(i), uint64(inc.boots))%4 == 0 {
 		return // the machine is gone: nobody tells the others
 	}
@@ -287,6 +304,16 @@ func (c *Cluster) crash(i int) {
 			time.AfterFunc(time.Millisecond+time.Duration(n.index), other.links[i].reset)
 		}
 	}
+}
+
+// end ends this life.
+func (i *incarnation) end() {
+	i.die()
+	i.volume.abort()
+	if i.c.RealStore {
+		i.real.crash()
+	}
+	i.replica.SetVoting(false)
 }
 
 // wipe empties the disk of a crashed node.

@@ -38,7 +38,7 @@ func (s Scenario) Run(seed uint64) Outcome {
 			c.hot = append(c.hot, ring.PartitionOf(ring.Hash(fmt.Appendf(nil, "key%d", k)), cfg.Partitions))
 		}
 	}
-	h := &history{start: time.Now()}
+	h := &history{start: time.Now(), ops: c.begunWith()}
 	stop := make(chan struct{})
 	var clients, nemesis sync.WaitGroup
 	nemesis.Go(func() { c.nemesis(s.Trouble, stop) })
@@ -56,6 +56,10 @@ func (s Scenario) Run(seed uint64) Outcome {
 	nemesis.Wait()
 	out := Outcome{History: h.sorted(), Unknown: h.unknown, Denied: h.denied, Messages: c.net.messages(), Counters: map[string]uint64{}}
 	for _, n := range c.nodes {
+		if n.current() == nil {
+			c.crash(n.index) // it has never come so far
+			continue
+		}
 		q := n.current().coordinator.Counters()
 		out.Counters["sticky"] += q.StickyRounds.Load()
 		out.Counters["wides"] += q.Wides.Load()

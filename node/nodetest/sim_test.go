@@ -80,6 +80,13 @@ func loading(s *Scenario) {
 	s.Config.Snapshots, s.Trouble.Moves = true, true
 }
 
+// beginning is founders that load what the cluster begins with, some of them late.
+func beginning(s *Scenario) {
+	s.Load = Load{Clients: 4, Ops: 14, Keys: 4, Batch: true}
+	s.Config.Begins = 4
+	s.Trouble = Trouble{Partitions: true, Crashes: true}
+}
+
 // scenarios are the clusters that must be linearizable whatever the seed.
 func scenarios() []Scenario {
 	return []Scenario{
@@ -160,6 +167,12 @@ func scenarios() []Scenario {
 		with(base("snapshots are restored, partitions move, the real store"), func(s *Scenario) {
 			moving(s)
 			restoring(s)
+			s.Trouble.Moves, s.Config.RealStore = true, true
+		}),
+		with(base("founders load a snapshot"), beginning),
+		with(base("founders load a snapshot, partitions move, the real store"), func(s *Scenario) {
+			moving(s)
+			beginning(s)
 			s.Trouble.Moves, s.Config.RealStore = true, true
 		}),
 		with(base("new members load snapshots"), loading),
@@ -373,6 +386,10 @@ func TestMutants(t *testing.T) {
 			loading(s)
 			s.Config.Mutant = LoadsOldSnapshot
 		}), seeds: 20000},
+		{Scenario: with(base("founders vote before they have loaded"), func(s *Scenario) {
+			beginning(s)
+			s.Config.Mutant = BeginsEarly
+		}), seeds: 3000},
 		{Scenario: with(base("a wiped disk that goes on voting"), func(s *Scenario) {
 			s.Config.Mutant, s.Trouble.Wipes = WipedVoter, true
 		}), seeds: 6000},

@@ -49,6 +49,31 @@ func (r *Repairer) Gather(ctx context.Context, p ring.Partition, quorum ring.Quo
 	return r.sums(p, c, r.o.Self, nil)
 }
 
+// Level has this node's replica take over what any other member of p that answers holds newer, and tells how many leaves differed before that:
+// 0 if all of them are alike.
+func (r *Repairer) Level(ctx context.Context, p ring.Partition) (diverged int, err error) {
+	c := r.o.Configuration(p)
+	if len(c.Next) > 0 {
+		return 0, ErrMoves
+	}
+	if !slices.Contains(c.Members, r.o.Self) {
+		return 0, nil
+	}
+	own, err := r.sums(p, c, r.o.Self, nil)
+	for _, id := range c.Members {
+		if err != nil {
+			break
+		}
+		if id == r.o.Self || !r.o.Peer(id).Healthy() {
+			continue
+		}
+		var n int
+		n, err = r.compare(ctx, p, c, own, id)
+		diverged += n
+	}
+	return diverged, err
+}
+
 // Own calls yield with the records of some leaves that this node's replica holds, as they are encoded. What is written meanwhile
 // may be among them or not. The slices are yield's during the call only. It stops at the first error, and returns it.
 func (r *Repairer) Own(ctx context.Context, p ring.Partition, leaves []int, yield func(key, enc []byte) error) error {

@@ -322,18 +322,28 @@ func (r *Repairer) offer(p ring.Partition, c ring.Configuration, key, enc []byte
 		r.counters.Taken.Add(1)
 	case message.Nack:
 		return r.reconcile(p, q, have)
+	case message.NotVoting:
+		if r.purgedHere(p, q.Record, have) {
+			return nil
+		}
+		return fmt.Errorf("own replica: %s", reply.Status)
 	default:
 		return fmt.Errorf("own replica: %s", reply.Status)
 	}
 	return nil
 }
 
+// purgedHere reports whether a record of another replica is dead, and this one has forgotten it.
+func (r *Repairer) purgedHere(p ring.Partition, enc []byte, have message.Reply) bool {
+	dead, _ := record.Dead(enc, uint32(time.Now().Unix()))
+	return dead && have.Ballot.IsZero() && !r.o.Local.PurgeFence(p).Less(record.PeekBallot(enc))
+}
+
 // reconcile deals with a record that this node's replica must not accept: promised to a later round, or to nobody that
 // is left, since a restarted node takes every promise it may have given for given; or perhaps purged.
 func (r *Repairer) reconcile(p ring.Partition, q message.Request, have message.Reply) error {
-	dead, _ := record.Dead(q.Record, uint32(time.Now().Unix()))
-	if dead && have.Ballot.IsZero() && !r.o.Local.PurgeFence(p).Less(record.PeekBallot(q.Record)) {
-		return nil // purged here: who still holds it will purge it, too
+	if r.purgedHere(p, q.Record, have) {
+		return nil // who still holds it will purge it, too
 	}
 	r.counters.Reconciled.Add(1)
 	// What is chosen may come all the same: the round that was promised has met it, or will.

@@ -81,6 +81,7 @@ type Replica struct {
 	promises  []atomic.Pointer[[]record.Ballot] // by partition; entries guarded by the slot's stripe
 	stripes   [stripes]stripe
 	voting    atomic.Bool
+	sealed    atomic.Bool
 	commits   sync.Pool // of *commit
 	counters  Counters
 	disk      diskQueue
@@ -139,6 +140,21 @@ func (r *Replica) SetVoting(on bool) { r.voting.Store(on) }
 
 // Healthy reports whether the replica takes part.
 func (r *Replica) Healthy() bool { return r.voting.Load() }
+
+// Seal has the replica take no proposals any more, and forget nothing; it still tells what it holds. When it returns, what it took before is
+// durable. It blocks for that.
+func (r *Replica) Seal() error {
+	r.sealed.Store(true)
+	return r.flush()
+}
+
+// Unseal takes Seal back.
+func (r *Replica) Unseal() { r.sealed.Store(false) }
+
+// proposal reports whether a message of that kind may change what is accepted, promised or forgotten.
+func proposal(k message.Kind) bool {
+	return k == message.Prepare || k == message.PrepareAll || k == message.Accept || k == message.Purge
+}
 
 // Counters returns the replica's counters.
 func (r *Replica) Counters() *Counters { return &r.counters }
@@ -205,6 +221,10 @@ func (r *Replica) admit(call *message.Call) bool {
 	}
 	switch s := r.serve(call.Partition, call.Epoch, len(call.Key)); s {
 	case message.OK:
+		if r.sealed.Load() && proposal(call.Kind) {
+			call.Reply.Status = message.NotVoting
+			return false
+		}
 		return true
 	case message.WrongEpoch:
 		call.Reply = message.Reply{Status: s, Configuration: r.opts.Configurations.Configuration(call.Partition)}

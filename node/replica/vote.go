@@ -120,7 +120,7 @@ func (r *Replica) accept(call *message.Call, patient bool) {
 	st := r.stripe(call.Hash)
 	st.mu.Lock()
 	// Again, now that the stripe is held: see settle.
-	if call.Epoch != r.serves[call.Partition].Load() && !r.admit(call) {
+	if (call.Epoch != r.serves[call.Partition].Load() || r.sealed.Load()) && !r.admit(call) {
 		st.mu.Unlock()
 		call.Completion.Done(call)
 		return

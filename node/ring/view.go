@@ -13,6 +13,10 @@ type Founding struct {
 	VNodes     int    `json:"vnodes"`
 	// Nodes are the founders; a node's index is its slot.
 	Nodes []Node `json:"nodes"`
+	// Claimed: it counts only if it is registered as the founding of its generation.
+	Claimed bool `json:"claimed,omitempty"`
+	// Snapshot is what the cluster begins with; empty: with nothing.
+	Snapshot string `json:"snapshot,omitempty"`
 }
 
 // NodeInfo is what gossip tells of a node.

@@ -52,7 +52,7 @@ Exit codes: 0 done; 1 failed, or something is damaged; 2 wrong usage.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.backupListCommand(), a.backupShowCommand(), a.backupVerifyCommand(), a.backupPruneCommand(), a.backupCreateCommand(), a.backupRestoreCommand(), a.backupDrillCommand())
+	cmd.AddCommand(a.backupListCommand(), a.backupShowCommand(), a.backupVerifyCommand(), a.backupPruneCommand(), a.backupCreateCommand(), a.backupRestoreCommand(), a.backupDrillCommand(), a.backupSealCommand())
 	return cmd
 }
 
@@ -388,34 +388,42 @@ The nodes find it in the bucket, so they must have the same KAI_BACKUP_URL. Ctrl
 		if err := backup.Announce(cmd.Context(), b, &begin, node.BackupPatience); err != nil {
 			return failed{exitFailure, err}
 		}
-		until := time.Now().Add(wait)
-		for {
-			m, err := backup.Open(cmd.Context(), b, name)
-			switch {
-			case err == nil:
-				a.progress("", true)
-				v := showSnapshot(backup.Summary{Begin: m.Begin, Manifest: m})
-				if o.format == formatJSON {
-					return printJSON(a.stdout, v)
-				}
-				a.printer().line(fmt.Sprintf("snapshot %s is complete: %d records, %s, %s uploaded", name, v.Records, mib(v.Bytes), mib(v.Uploaded)))
-				return nil
-			case gcerrors.Code(err) != gcerrors.NotFound:
-				return failed{exitFailure, err}
-			case time.Now().After(until):
-				return failed{exitFailure, fmt.Errorf("snapshot %s is not complete after %s; the nodes go on: do all have this KAI_BACKUP_URL and KAI_BACKUP_KEY? kai status and their logs say what fails", name, wait)}
-			}
-			done, err := backup.Progress(cmd.Context(), b, name)
-			if err != nil {
-				return failed{exitFailure, err}
-			}
-			a.progress(fmt.Sprintf("%d of %d partitions", done, st.Cluster.Partitions), false)
-			select {
-			case <-cmd.Context().Done():
-				return failed{exitFailure, fmt.Errorf("the nodes go on with snapshot %s", name)}
-			case <-time.After(time.Second):
-			}
+		m, err := a.awaitSnapshot(cmd.Context(), b, name, st.Cluster.Partitions, wait)
+		if err != nil {
+			return err
 		}
+		v := showSnapshot(backup.Summary{Begin: m.Begin, Manifest: m})
+		if o.format == formatJSON {
+			return printJSON(a.stdout, v)
+		}
+		a.printer().line(fmt.Sprintf("snapshot %s is complete: %d records, %s, %s uploaded", name, v.Records, mib(v.Bytes), mib(v.Uploaded)))
+		return nil
 	}
 	return cmd
+}
+
+// awaitSnapshot shows how far the nodes are with a snapshot until it is complete.
+func (a app) awaitSnapshot(ctx context.Context, b *backup.Bucket, name string, partitions int, wait time.Duration) (*backup.Manifest, error) {
+	for until := time.Now().Add(wait); ; {
+		m, err := backup.Open(ctx, b, name)
+		switch {
+		case err == nil:
+			a.progress("", true)
+			return m, nil
+		case gcerrors.Code(err) != gcerrors.NotFound:
+			return nil, failed{exitFailure, err}
+		case time.Now().After(until):
+			return nil, failed{exitFailure, fmt.Errorf("snapshot %s is not complete after %s; the nodes go on: do all have this KAI_BACKUP_URL and KAI_BACKUP_KEY? kai status and their logs say what fails", name, wait)}
+		}
+		done, err := backup.Progress(ctx, b, name)
+		if err != nil {
+			return nil, failed{exitFailure, err}
+		}
+		a.progress(fmt.Sprintf("%d of %d partitions", done, partitions), false)
+		select {
+		case <-ctx.Done():
+			return nil, failed{exitFailure, fmt.Errorf("the nodes go on with snapshot %s", name)}
+		case <-time.After(time.Second):
+		}
+	}
 }

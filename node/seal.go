@@ -1,0 +1,216 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"kai/backup"
+	"kai/node/console"
+	"kai/node/record"
+	"kai/node/ring"
+)
+
+// A generation of a cluster ends with a seal in the bucket (backup/generation.go). Before that its nodes are quiet, so that replicas can come together; then
+// sealed: they take no proposals, of nodes that were away meanwhile neither, so that a
+// snapshot which is begun then has everything. Once the seal is there they are ended: they do not vote, for good, since the next
+// generation may serve already.
+
+// sealName is where a node keeps its console.SealState; nothing is open.
+const sealName = "sealed"
+
+// sealed is the state that this node is in.
+func (n *node) sealed() console.SealState {
+	if s := n.seal.Load(); s != nil {
+		return *s
+	}
+	return console.SealOpen
+}
+
+// loadSeal goes on in the state on the disk, before the node answers anybody.
+func (n *node) loadSeal(d *dataPath) error {
+	b, err := n.store.Meta(sealName)
+	if err != nil || len(b) == 0 {
+		return err
+	}
+	return n.applySeal(d, console.SealState(b))
+}
+
+func (n *node) applySeal(d *dataPath, state console.SealState) error {
+	n.seal.Store(&state)
+	n.quiet.Store(state != console.SealOpen)
+	switch state {
+	case console.SealOpen, console.SealQuiet:
+		d.replica.Unseal()
+		return nil
+	case console.SealSet:
+		return d.replica.Seal()
+	}
+	d.replica.SetVoting(false)
+	return nil
+}
+
+// setSeal brings the node into a state, durably; one that has ended stays so.
+func (n *node) setSeal(d *dataPath, state console.SealState) error {
+	n.sealing.Lock()
+	defer n.sealing.Unlock()
+	switch was := n.sealed(); {
+	case was == state:
+		return nil
+	case was == console.SealEnded:
+		return fmt.Errorf("cluster %s has ended: the bucket has its seal", d.founding.ClusterID)
+	}
+	value := []byte(state)
+	if state == console.SealOpen || state == console.SealQuiet {
+		value = nil
+	}
+	keep := func() error {
+		done := make(chan error, 1)
+		n.store.PutMeta(sealName, value, told(func(err error) { done <- err }))
+		return <-done
+	}
+	// Kept before it holds, or the other way round: after a crash between the two nothing counts that others were told.
+	if value == nil {
+		if err := keep(); err != nil {
+			return err
+		}
+		n.log.Info("clients' writes, by an operator", "state", string(state))
+		return n.applySeal(d, state)
+	}
+	if err := n.applySeal(d, state); err != nil {
+		return err
+	}
+	if err := keep(); err != nil {
+		return err
+	}
+	if state == console.SealEnded {
+		n.log.Warn("this cluster has ended, by its seal in the bucket: this node serves no more; to let it take part in what comes next, stop it and empty its data directory",
+			"cluster_id", d.founding.ClusterID, "generation", d.founding.Generation)
+	} else {
+		n.log.Warn("this node is sealed: it takes no writes until an operator ends the cluster or takes that back")
+	}
+	return nil
+}
+
+// Seal implements console.Sealer.
+func (s source) Seal(ctx context.Context, cluster string, state console.SealState) (console.Sealing, error) {
+	n := s.n
+	now := console.Sealing{NodeID: string(n.identity.Node), State: n.sealed()}
+	d := n.data.Load()
+	switch {
+	case d == nil:
+		return now, errNotFounded
+	case cluster != d.founding.ClusterID:
+		return now, fmt.Errorf("this node is of cluster %s, not %s", d.founding.ClusterID, cluster)
+	case n.bucket == nil:
+		return now, fmt.Errorf("this node has no bucket: set KAI_BACKUP_URL")
+	case state != console.SealOpen && state != console.SealQuiet && state != console.SealSet && state != console.SealEnded:
+		return now, fmt.Errorf("no state %q: write open, quiet, sealed or ended", state)
+	}
+	if state == console.SealOpen || state == console.SealEnded {
+		ended, err := n.hasEnded(ctx, d)
+		if err != nil {
+			return now, err
+		}
+		if ended != (state == console.SealEnded) {
+			return now, fmt.Errorf("the bucket says otherwise: ended is %v", ended)
+		}
+	}
+	if err := n.setSeal(d, state); err != nil {
+		return now, err
+	}
+	now.State = n.sealed()
+	return now, nil
+}
+
+// settling is how many partitions are compared side by side.
+const settling = 8
+
+// Settle implements console.Sealer.
+func (s source) Settle(ctx context.Context, cluster string) (console.Sealing, error) {
+	n := s.n
+	now := console.Sealing{NodeID: string(n.identity.Node), State: n.sealed()}
+	d := n.data.Load()
+	switch {
+	case d == nil:
+		return now, errNotFounded
+	case cluster != d.founding.ClusterID:
+		return now, fmt.Errorf("this node is of cluster %s, not %s", d.founding.ClusterID, cluster)
+	case now.State != console.SealQuiet:
+		return now, fmt.Errorf("this node is %s, not quiet", now.State)
+	}
+	parts, ctx := errgroup.WithContext(ctx)
+	parts.SetLimit(settling)
+	for p := range ring.Partition(d.founding.Partitions) {
+		parts.Go(func() error { return settle(ctx, d, p) })
+	}
+	return now, parts.Wait()
+}
+
+// settle returns when this node's replica of p holds what all others that answer hold.
+func settle(ctx context.Context, d *dataPath, p ring.Partition) error {
+	for wait := 20 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		diverged, err := d.repairer.Level(ctx, p)
+		if err == nil && diverged == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("replicas of partition %d are not alike yet: %d leaves (%w)", p, diverged, errors.Join(err, ctx.Err()))
+		case <-time.After(wait):
+		}
+	}
+}
+
+// hasEnded asks the bucket whether this node's cluster has a seal.
+func (n *node) hasEnded(ctx context.Context, d *dataPath) (bool, error) {
+	b, err := n.bucket.open(ctx)
+	if err != nil {
+		return false, err
+	}
+	s, err := backup.SealOf(ctx, b, d.founding.Name, d.founding.Generation)
+	if err != nil {
+		n.bucket.close()
+		return false, err
+	}
+	return s != nil && s.Cluster == d.founding.ClusterID, nil
+}
+
+// lookAtGeneration registers this node's cluster, if it was founded before there was a bucket, and ends the node if the bucket has the cluster's
+// seal.
+func (n *node) lookAtGeneration(ctx context.Context, d *dataPath, b *backup.Bucket) error {
+	if !d.backups.registered {
+		f := d.founding
+		there, err := register(ctx, b, f)
+		if err != nil {
+			return err
+		}
+		d.backups.registered = true
+		if there.Cluster != f.ClusterID {
+			n.log.Error("the bucket belongs to another cluster of this name: give each its own bucket, prefix or KAI_CLUSTER; this one cannot be sealed", "cluster_id", f.ClusterID, "other_cluster_id", there.Cluster)
+		}
+	}
+	if n.sealed() == console.SealEnded {
+		return nil
+	}
+	ended, err := n.hasEnded(ctx, d)
+	if err != nil || !ended {
+		return err
+	}
+	return n.setSeal(d, console.SealEnded)
+}
+
+// refuseWrites answers the operations that are no gets, and returns the others, with their places.
+func refuseWrites(ops []record.Op, results []record.Result) (gets []record.Op, at []int) {
+	for i := range ops {
+		if ops[i].Mutates() {
+			results[i] = record.Result{Status: record.Unavailable, Detail: "this cluster is being sealed"}
+			continue
+		}
+		gets, at = append(gets, ops[i]), append(at, i)
+	}
+	return gets, at
+}
