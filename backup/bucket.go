@@ -186,6 +186,7 @@ type packer struct {
 	tag    string // makes each pack another: prune may be deleting one with the same records
 	number int
 	zip    *zstd.Encoder
+	frame  []byte // of add; used again
 	buf    []byte
 	open   []*Ref           // in buf
 	sizes  map[PackID]int64 // written
@@ -199,7 +200,8 @@ func newPacker(b *Bucket, tag string) (*packer, error) {
 
 // add compresses raw into a frame. The Ref's pack is known after flush.
 func (w *packer) add(ctx context.Context, raw []byte) (*Ref, error) {
-	frame := w.zip.EncodeAll(raw, nil)
+	w.frame = w.zip.EncodeAll(raw, w.frame[:0])
+	frame := w.frame
 	if key := w.bucket.Key; key != nil {
 		frame = key.encrypt(nil, frame)
 	}

@@ -39,11 +39,14 @@ func (n *node) begin(ctx context.Context, d *dataPath) error {
 	if f.Snapshot == "" || !slices.ContainsFunc(f.Nodes, func(o ring.Node) bool { return o.ID == n.identity.Node }) {
 		return nil
 	}
+	if !d.replica.Healthy() {
+		return nil // it votes in nothing anyway: it has ended, or may have forgotten what it knew
+	}
 	if mark, err := n.store.Meta(begunName); err != nil || len(mark) > 0 {
 		return err
 	}
 	for {
-		l := &beginning{n: n, d: d, room: semaphore.NewWeighted(beginBytes)}
+		l := &beginning{n: n, d: d, room: newRoom()}
 		err := l.run(ctx)
 		if ctx.Err() != nil {
 			return nil
@@ -73,6 +76,8 @@ type beginning struct {
 	records, bytes atomic.Int64
 	failed         atomic.Pointer[string]
 }
+
+func newRoom() *semaphore.Weighted { return semaphore.NewWeighted(beginBytes) }
 
 func (l *beginning) run(ctx context.Context) error {
 	n, f := l.n, l.d.founding

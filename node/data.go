@@ -67,16 +67,40 @@ func (n *node) found(ctx context.Context) error {
 	case <-n.membership.WhenFounded():
 	}
 	f, _ := n.membership.Founded()
-	confs, err := n.configurations(f)
+	d, err := n.newDataPath(f)
 	if err != nil {
 		return err
+	}
+	if err := n.loadSeal(d); err != nil {
+		return err
+	}
+	if err := n.begin(ctx, d); err != nil || ctx.Err() != nil {
+		return err
+	}
+	n.data.Store(d)
+	n.loading.Store(nil)
+	n.links.reroute()
+	n.log.Info("data path open", "cluster_id", f.ClusterID, "quorum", f.Quorum.String(), "partitions", f.Partitions, "nodes", len(f.Nodes))
+	parts, ctx := errgroup.WithContext(ctx)
+	parts.Go(func() error { return n.move(ctx, d) })
+	parts.Go(func() error { return n.repair(ctx, d) })
+	parts.Go(func() error { return d.pacer.Run(ctx) })
+	parts.Go(func() error { return n.backUp(ctx, d) })
+	return parts.Wait()
+}
+
+// newDataPath builds what answers requests of a cluster, on what the disk holds; it starts nothing.
+func (n *node) newDataPath(f ring.Founding) (*dataPath, error) {
+	confs, err := n.configurations(f)
+	if err != nil {
+		return nil, err
 	}
 	d := &dataPath{founding: f}
 	if d.table, err = placement.New(f, confs, func(p ring.Partition, c ring.Configuration) {
 		n.links.adopted(p, c)
 		d.wakeMover(p)
 	}); err != nil {
-		return err
+		return nil, err
 	}
 	d.replica = replica.New(replica.Options{
 		Self: n.identity.Node, Storage: n.store, Journal: n.store, Fence: n.fence, Configurations: d.table,
@@ -85,11 +109,11 @@ func (n *node) found(ctx context.Context) error {
 		Wall: time.Now, Logger: n.log,
 	})
 	if err := d.replica.LoadPulled(n.store.Meta); err != nil {
-		return err
+		return nil, err
 	}
 	slot := noSlot
 	if own, err := n.ownSlot(f); err != nil {
-		return err
+		return nil, err
 	} else if own >= 0 {
 		slot = uint16(own)
 	}
@@ -109,22 +133,7 @@ func (n *node) found(ctx context.Context) error {
 	}
 	d.pacer = placement.NewPacer(placement.PacerOptions{Most: int64(n.cfg.TransferRate), Latency: d.coordinator.Tail})
 	d.repairer = n.newRepairer(d)
-	if err := n.loadSeal(d); err != nil {
-		return err
-	}
-	if err := n.begin(ctx, d); err != nil || ctx.Err() != nil {
-		return err
-	}
-	n.data.Store(d)
-	n.loading.Store(nil)
-	n.links.reroute()
-	n.log.Info("data path open", "cluster_id", f.ClusterID, "quorum", f.Quorum.String(), "partitions", f.Partitions, "nodes", len(f.Nodes), "slot", slot)
-	parts, ctx := errgroup.WithContext(ctx)
-	parts.Go(func() error { return n.move(ctx, d) })
-	parts.Go(func() error { return n.repair(ctx, d) })
-	parts.Go(func() error { return d.pacer.Run(ctx) })
-	parts.Go(func() error { return n.backUp(ctx, d) })
-	return parts.Wait()
+	return d, nil
 }
 
 // promiseSlots is the size of a partition's table of promises: 16 KiB, made when first needed.

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"kai/node/message"
-	"kai/node/record"
 	"kai/node/ring"
 )
 
@@ -82,17 +81,17 @@ func (r *Repairer) Own(ctx context.Context, p ring.Partition, leaves []int, yiel
 	for _, l := range leaves {
 		set.Add(l)
 	}
-	var after []byte
+	var after, page []byte
 	for ctx.Err() == nil {
-		reply := r.send(r.o.Self, message.Request{Kind: message.Transfer, Partition: p, Epoch: c.Epoch, Key: after, Items: set[:]})
-		rows, more, ok := message.OpenPage(reply.Items)
-		if reply.Status != message.OK || !ok {
-			return fmt.Errorf("own records: %s", reply.Status)
+		rows, more, err := r.o.Local.Page(page[:0], p, c.Epoch, after, &set, ownPage)
+		if err != nil {
+			return fmt.Errorf("own records: %w", err)
 		}
+		page = rows
 		var last []byte
 		for len(rows) > 0 {
 			key, enc, rest, ok := message.NextRow(rows)
-			if !ok || record.Check(key, enc) != nil {
+			if !ok {
 				return fmt.Errorf("own records: damaged behind %q", last)
 			}
 			if err := yield(key, enc); err != nil {
@@ -103,10 +102,10 @@ func (r *Repairer) Own(ctx context.Context, p ring.Partition, leaves []int, yiel
 		if !more {
 			return nil
 		}
-		if len(last) == 0 {
-			return errors.New("own records: empty page")
-		}
-		after = last
+		after = append(after[:0], last...)
 	}
 	return ctx.Err()
 }
+
+// ownPage is how many bytes of this node's own records are read at a time: each time the store sorts what is not in its table yet.
+const ownPage = 4 << 20

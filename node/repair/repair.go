@@ -75,6 +75,8 @@ type Local interface {
 	// Dead lists records behind the key after that have been dead for age. It reads the disk.
 	Dead(p ring.Partition, after []byte, age time.Duration, limit int) (message.Dead, error)
 	PurgeFence(p ring.Partition) record.Ballot
+	// Page appends records of p behind a key that lie in leaves, as message.NextRow reads them, until there are limit bytes. It reads the disk.
+	Page(dst []byte, p ring.Partition, epoch uint32, after []byte, leaves *message.LeafSet, limit int) (rows []byte, more bool, err error)
 }
 
 // Repairer is one node's part. Its methods are safe for concurrent use.

@@ -145,6 +145,29 @@ func (r *Replica) transfer(call *message.Call, patient bool) {
 	call.Completion.Done(call)
 }
 
+// Page appends to dst the records of p behind the key after that lie in leaves, as message.AppendRecord writes them, until it has limit bytes; more: there may be
+// others. It is a Transfer to this node itself: it reads the disk once for many of a transfer's pages, and blocks for that. What is on its way to the disk may be
+// missing.
+func (r *Replica) Page(dst []byte, p ring.Partition, epoch uint32, after []byte, leaves *message.LeafSet, limit int) (rows []byte, more bool, err error) {
+	scanner, ok := r.opts.Storage.(Scanner)
+	if s := r.serve(p, epoch, len(after)); s != message.OK || !ok {
+		return dst, false, fmt.Errorf("replica: records of partition %d: %s", p, s)
+	}
+	err = scanner.Scan(p, after, func(key, enc []byte) error {
+		if len(dst) >= limit {
+			return errPageFull
+		}
+		if leaves.Has(message.Leaf(ring.Hash(key))) {
+			dst = message.AppendRecord(dst, key, enc)
+		}
+		return nil
+	})
+	if errors.Is(err, errPageFull) {
+		return dst, true, nil
+	}
+	return dst, false, err
+}
+
 // isSettled reports whether there is nothing to settle for epoch's configuration of p.
 func (r *Replica) isSettled(p ring.Partition, epoch uint32) bool {
 	return len(r.opts.Configurations.Configuration(p).Next) == 0 || r.transfers.settled[p].Load() == epoch

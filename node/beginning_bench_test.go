@@ -1,0 +1,170 @@
+package node
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/pb"
+	"github.com/dgraph-io/ristretto/v2/z"
+
+	"kai/backup"
+	"kai/node/record"
+	"kai/node/ring"
+)
+
+// benchRecords is how many records of 100 bytes, half of them random, the benchmarks of snapshots move.
+const benchRecords = 300_000
+
+func benchRecord(r *rand.Rand, i int, value []byte) (key, enc []byte, hash uint64) {
+	for k := 0; k < len(value)/2; k += 8 {
+		binary.LittleEndian.PutUint64(value[k:], r.Uint64())
+	}
+	key = fmt.Appendf(nil, "record-%d", i)
+	stamp := record.NewStamp(record.Ticks(time.Unix(1760000000, 0))+uint64(i), 1)
+	enc = record.Append(nil, key, &record.Record{Kind: record.Value, Value: value, Version: record.Version(stamp), CAS: record.Version(stamp), Ballot: record.Ballot{Epoch: 1, Stamp: stamp}})
+	return key, enc, ring.Hash(key)
+}
+
+// benchNode is a node alone in its cluster, whose store runs, and which talks to nobody.
+func benchNode(b *testing.B, url string, f ring.Founding) (*node, *dataPath) {
+	b.Helper()
+	cfg, err := Load(map[string]string{"KAI_DATA_DIR": b.TempDir(), "KAI_BACKUP_URL": url, "KAI_ADVERTISE": "127.0.0.1"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	n := &node{cfg: cfg, opts: Options{}, log: slog.New(slog.DiscardHandler), bucket: &keptBucket{cfg: cfg}}
+	if err := n.open(); err != nil {
+		b.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { _ = n.store.Run(ctx); close(ended) }()
+	b.Cleanup(func() {
+		stop()
+		<-ended
+		_ = n.store.Close()
+		n.bucket.close()
+	})
+	f.Nodes = []ring.Node{{ID: n.identity.Node}}
+	d, err := n.newDataPath(f)
+	if err != nil {
+		b.Fatal(err)
+	}
+	n.data.Store(d)
+	return n, d
+}
+
+// BenchmarkSnapshot moves the same records by: Badger's own stream writer, into an empty table; a founding's load from a bucket, commit log and checks
+// included; a scan of all partitions; a snapshot, into a bucket that is a directory. Figures are of the records' encodings.
+func BenchmarkSnapshot(b *testing.B) {
+	url := "file://" + b.TempDir()
+	f := ring.Founding{ClusterID: "00000000000000000000000000000001", Generation: 1, Name: "kai", Quorum: ring.Quorum{N: 3, R: 2, W: 2}, Partitions: 64, VNodes: 16}
+	n, d := benchNode(b, url, f)
+	size := int64(0)
+	full := &beginning{n: n, d: d, room: newRoom()}
+	first := d.table.Snapshot()
+	confs := make([]ring.Configuration, first.Len())
+	for p := range confs {
+		confs[p] = first.At(ring.Partition(p))
+	}
+	r, value := rand.New(rand.NewPCG(1, 1)), make([]byte, 100)
+	for i := range benchRecords {
+		key, enc, _ := benchRecord(r, i, value)
+		size += int64(len(key) + len(enc))
+		if err := full.take(b.Context(), confs, key, enc); err != nil {
+			b.Fatal(err)
+		}
+	}
+	full.wait.Wait()
+	b.Run("stream writer", func(b *testing.B) {
+		for b.Loop() {
+			b.StopTimer()
+			db, err := badger.Open(badger.DefaultOptions(b.TempDir()).WithLogger(nil).WithCompression(0))
+			if err != nil {
+				b.Fatal(err)
+			}
+			var items []*pb.KV
+			for p := range ring.Partition(f.Partitions) {
+				if err := n.store.Scan(p, nil, func(key, enc []byte) error {
+					items = append(items, &pb.KV{Key: append(binary.BigEndian.AppendUint32(nil, uint32(p)), key...), Value: append([]byte(nil), enc...), Version: 1})
+					return nil
+				}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.SetBytes(size)
+			b.StartTimer()
+			w := db.NewStreamWriter()
+			if err := w.Prepare(); err != nil {
+				b.Fatal(err)
+			}
+			buf := z.NewBuffer(1<<20, "bench")
+			for i, kv := range items {
+				badger.KVToBuffer(kv, buf)
+				if buf.LenNoPadding() > 1<<20 || i == len(items)-1 {
+					if err := w.Write(buf); err != nil {
+						b.Fatal(err)
+					}
+					buf.Reset()
+				}
+			}
+			if err := w.Flush(); err != nil {
+				b.Fatal(err)
+			}
+			b.StopTimer()
+			_ = buf.Release()
+			_ = db.Close()
+			b.StartTimer()
+		}
+	})
+	b.Run("scan", func(b *testing.B) {
+		b.SetBytes(size)
+		for b.Loop() {
+			got := int64(0)
+			for p := range ring.Partition(f.Partitions) {
+				if err := n.store.Scan(p, nil, func(key, enc []byte) error { got += int64(len(key) + len(enc)); return nil }); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if got != size {
+				b.Fatalf("%d bytes instead of %d", got, size)
+			}
+		}
+	})
+	taken := 0
+	bucket, err := n.bucket.open(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("snapshot", func(b *testing.B) {
+		b.SetBytes(size)
+		for b.Loop() {
+			taken++
+			// Each of another cluster, so that it has no parent.
+			s := backup.New(backup.Options{Bucket: bucket, Cluster: fmt.Sprint("bench", taken), Node: "n", Partitions: f.Partitions, Leaves: BackupLeaves, Source: snapshotSource{d},
+				Patience: BackupPatience, Look: time.Second, Logger: n.log})
+			if _, err := s.Take(b.Context(), fmt.Sprint("s", taken), func(int) time.Duration { return 0 }); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("load", func(b *testing.B) {
+		b.SetBytes(size)
+		for b.Loop() {
+			b.StopTimer()
+			f.Snapshot = "s1"
+			n, d := benchNode(b, url, f)
+			b.StartTimer()
+			l := &beginning{n: n, d: d, room: newRoom()}
+			if err := l.run(b.Context()); err != nil || l.records.Load() != benchRecords {
+				b.Fatalf("%d records, %v", l.records.Load(), err)
+			}
+		}
+	})
+}
