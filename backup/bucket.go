@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"time"
 
@@ -180,50 +181,94 @@ func list(ctx context.Context, b *Bucket, dir string, delimited bool, f func(o *
 // missing tells whether err means that there is no such object.
 func missing(err error) bool { return gcerrors.Code(err) == gcerrors.NotFound }
 
-// packer gathers frames into packs. Not safe for concurrent use.
+// packer gathers frames into packs, in the order in which they come; it compresses some of them beside what else is done. Not safe for concurrent use.
 type packer struct {
 	bucket *Bucket
 	tag    string // makes each pack another: prune may be deleting one with the same records
 	number int
 	zip    *zstd.Encoder
-	frame  []byte // of add; used again
+	ahead  int    // how many frames are compressed at a time
+	jobs   []*job // the oldest first
+	spare  [][]byte
 	buf    []byte
 	open   []*Ref           // in buf
 	sizes  map[PackID]int64 // written
 	bytes  int64            // written, in all
 }
 
-func newPacker(b *Bucket, tag string) (*packer, error) {
-	zip, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(frameSize))
-	return &packer{bucket: b, tag: tag, zip: zip, sizes: map[PackID]int64{}}, err
+// job is a frame that is being compressed, until done is closed.
+type job struct {
+	ref        *Ref
+	raw, frame []byte
+	done       chan struct{}
 }
 
-// add compresses raw into a frame. The Ref's pack is known after flush.
-func (w *packer) add(ctx context.Context, raw []byte) (*Ref, error) {
-	w.frame = w.zip.EncodeAll(raw, w.frame[:0])
-	frame := w.frame
-	if key := w.bucket.Key; key != nil {
-		frame = key.encrypt(nil, frame)
+func newPacker(b *Bucket, tag string) (*packer, error) {
+	ahead := max(1, runtime.GOMAXPROCS(0)/2) // clients want the others
+	zip, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(ahead), zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(frameSize))
+	return &packer{bucket: b, tag: tag, zip: zip, ahead: ahead, sizes: map[PackID]int64{}}, err
+}
+
+// buffer returns an empty one, of those that were used before.
+func (w *packer) buffer() []byte {
+	if n := len(w.spare); n > 0 {
+		b := w.spare[n-1]
+		w.spare = w.spare[:n-1]
+		return b[:0]
 	}
-	if len(w.open) > 0 && len(w.buf)+len(frame) > packSize {
-		if err := w.flush(ctx); err != nil {
-			return nil, err
+	return nil
+}
+
+// add compresses raw, which is the packer's from then on, into a frame. The Ref is filled in after flush.
+func (w *packer) add(ctx context.Context, raw []byte) (*Ref, error) {
+	j := &job{ref: &Ref{}, raw: raw, frame: w.buffer(), done: make(chan struct{})}
+	w.jobs = append(w.jobs, j)
+	go func() {
+		defer close(j.done)
+		j.frame = w.zip.EncodeAll(j.raw, j.frame)
+		if key := w.bucket.Key; key != nil {
+			j.frame = key.encrypt(nil, j.frame)
+		}
+	}()
+	return j.ref, w.settle(ctx, w.ahead)
+}
+
+// settle puts frames into the pack until no more than left are being compressed.
+func (w *packer) settle(ctx context.Context, left int) error {
+	for len(w.jobs) > left {
+		j := w.jobs[0]
+		<-j.done
+		if len(w.open) > 0 && len(w.buf)+len(j.frame) > packSize {
+			if err := w.write(ctx); err != nil {
+				return err
+			}
+		}
+		if len(w.open) == 0 {
+			w.number++
+			w.buf = fmt.Appendf(w.buf[:0], "kai pack %d %s %d\n", Format, w.tag, w.number)
+		}
+		*j.ref = Ref{Offset: int64(len(w.buf)), Length: int64(len(j.frame)), Raw: int64(len(j.raw)), Sum: sumOf(j.frame)}
+		w.buf, w.open = append(w.buf, j.frame...), append(w.open, j.ref)
+		w.jobs = w.jobs[1:]
+		for _, b := range [][]byte{j.raw, j.frame} {
+			if cap(b) <= 2*frameSize && len(w.spare) <= 2*w.ahead {
+				w.spare = append(w.spare, b)
+			}
 		}
 	}
-	if len(w.open) == 0 {
-		w.number++
-		w.buf = fmt.Appendf(w.buf[:0], "kai pack %d %s %d\n", Format, w.tag, w.number)
-	}
-	ref := &Ref{Offset: int64(len(w.buf)), Length: int64(len(frame)), Raw: int64(len(raw)), Sum: sumOf(frame)}
-	w.buf, w.open = append(w.buf, frame...), append(w.open, ref)
-	return ref, nil
+	return nil
 }
 
-// flush writes the pack that is open.
+// flush writes all that was added.
 func (w *packer) flush(ctx context.Context) error {
-	if len(w.open) == 0 {
-		return nil
+	if err := w.settle(ctx, 0); err != nil || len(w.open) == 0 {
+		return err
 	}
+	return w.write(ctx)
+}
+
+// write writes the pack that is open, and not empty.
+func (w *packer) write(ctx context.Context) error {
 	id := PackID(sha256.Sum256(w.buf))
 	if err := put(ctx, w.bucket, packKey(id), w.buf, false); err != nil {
 		return err

@@ -61,7 +61,8 @@ type taking struct {
 	pack   *packer       // of records
 	tables *packer
 	ready  []*built
-	parts  int // numbers of this node's parts that are taken
+	held   [][]byte // gather's, by leaf: used again
+	parts  int      // numbers of this node's parts that are taken
 	done   Done
 }
 
@@ -259,15 +260,24 @@ func (t *taking) upload(ctx context.Context, p int) error {
 // of a large partition is in few pieces.
 const gathered = 16 * frameSize
 
+// heldAtMost is the largest buffer of one leaf that is kept for the next partition.
+const heldAtMost = 4 * gathered / 1024
+
 // gather reads the records of leaves, and adds frames of them.
 func (t *taking) gather(ctx context.Context, b *built, leaves []int) error {
-	held, wanted := map[int][]byte{}, map[int]bool{}
+	if t.held == nil {
+		t.held = make([][]byte, t.o.Leaves)
+	}
+	held, wanted := t.held, make([]bool, t.o.Leaves)
+	for l := range held {
+		held[l] = held[l][:0] // one that failed may have left some
+	}
 	for _, l := range leaves {
 		wanted[l] = true
 	}
 	size := 0
 	write := func() error {
-		var frame []byte
+		frame := t.pack.buffer()
 		end := func() error {
 			if len(frame) == 0 {
 				return nil
@@ -277,9 +287,8 @@ func (t *taking) gather(ctx context.Context, b *built, leaves []int) error {
 				return err
 			}
 			b.frames = append(b.frames, ref)
-			b.entry.Uploaded += ref.Length
 			b.table.frames = append(b.table.frames, Ref{})
-			frame = frame[:0]
+			frame = t.pack.buffer()
 			return nil
 		}
 		for _, l := range leaves {
@@ -296,13 +305,15 @@ func (t *taking) gather(ctx context.Context, b *built, leaves []int) error {
 				b.table.leaves[l].pieces = append(b.table.leaves[l].pieces, piece{len(b.table.frames), len(frame), n})
 				frame, rest = append(frame, rest[:n]...), rest[n:]
 			}
-			held[l] = held[l][:0]
+			if held[l] = held[l][:0]; cap(held[l]) > heldAtMost {
+				held[l] = nil
+			}
 		}
 		size = 0
 		return end()
 	}
 	err := t.o.Source.Records(ctx, b.entry.Partition, leaves, func(r Record) error {
-		if !wanted[r.Leaf] {
+		if r.Leaf < 0 || r.Leaf >= len(wanted) || !wanted[r.Leaf] {
 			return fmt.Errorf("a record of leaf %d, which was not asked for", r.Leaf)
 		}
 		l := &b.table.leaves[r.Leaf]
@@ -347,6 +358,7 @@ func (t *taking) flush(ctx context.Context) error {
 		old := len(b.table.frames) - len(b.frames)
 		for i, ref := range b.frames {
 			b.table.frames[old+i] = *ref
+			b.entry.Uploaded += ref.Length
 		}
 		known := len(b.entry.Packs)
 		for _, id := range b.table.packs() {

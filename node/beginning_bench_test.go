@@ -32,32 +32,31 @@ func benchRecord(r *rand.Rand, i int, value []byte) (key, enc []byte, hash uint6
 }
 
 // benchNode is a node alone in its cluster, whose store runs, and which talks to nobody.
-func benchNode(b *testing.B, url string, f ring.Founding) (*node, *dataPath) {
+func benchNode(b *testing.B, url string, f ring.Founding) (n *node, d *dataPath, end func()) {
 	b.Helper()
 	cfg, err := Load(map[string]string{"KAI_DATA_DIR": b.TempDir(), "KAI_BACKUP_URL": url, "KAI_ADVERTISE": "127.0.0.1"})
 	if err != nil {
 		b.Fatal(err)
 	}
-	n := &node{cfg: cfg, opts: Options{}, log: slog.New(slog.DiscardHandler), bucket: &keptBucket{cfg: cfg}}
+	n = &node{cfg: cfg, opts: Options{}, log: slog.New(slog.DiscardHandler), bucket: &keptBucket{cfg: cfg}}
 	if err := n.open(); err != nil {
 		b.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() { _ = n.store.Run(ctx); close(ended) }()
-	b.Cleanup(func() {
+	end = func() {
 		stop()
 		<-ended
 		_ = n.store.Close()
 		n.bucket.close()
-	})
+	}
 	f.Nodes = []ring.Node{{ID: n.identity.Node}}
-	d, err := n.newDataPath(f)
-	if err != nil {
+	if d, err = n.newDataPath(f); err != nil {
 		b.Fatal(err)
 	}
 	n.data.Store(d)
-	return n, d
+	return n, d, end
 }
 
 // BenchmarkSnapshot moves the same records by: Badger's own stream writer, into an empty table; a founding's load from a bucket, commit log and checks
@@ -65,7 +64,8 @@ func benchNode(b *testing.B, url string, f ring.Founding) (*node, *dataPath) {
 func BenchmarkSnapshot(b *testing.B) {
 	url := "file://" + b.TempDir()
 	f := ring.Founding{ClusterID: "00000000000000000000000000000001", Generation: 1, Name: "kai", Quorum: ring.Quorum{N: 3, R: 2, W: 2}, Partitions: 64, VNodes: 16}
-	n, d := benchNode(b, url, f)
+	n, d, end := benchNode(b, url, f)
+	defer end()
 	size := int64(0)
 	full := &beginning{n: n, d: d, room: newRoom()}
 	first := d.table.Snapshot()
@@ -142,29 +142,38 @@ func BenchmarkSnapshot(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	take := func(b *testing.B) int64 {
+		taken++
+		// Each of another cluster, so that it has no parent.
+		s := backup.New(backup.Options{Bucket: bucket, Cluster: fmt.Sprint("bench", taken), Node: "n", Partitions: f.Partitions, Leaves: BackupLeaves, Source: snapshotSource{d},
+			Patience: BackupPatience, Look: time.Second, Logger: n.log})
+		done, err := s.Take(b.Context(), fmt.Sprint("s", taken), func(int) time.Duration { return 0 })
+		if err != nil {
+			b.Fatal(err)
+		}
+		return done.Bytes
+	}
+	f.Snapshot = "s1"
+	take(b)
 	b.Run("snapshot", func(b *testing.B) {
 		b.SetBytes(size)
 		for b.Loop() {
-			taken++
-			// Each of another cluster, so that it has no parent.
-			s := backup.New(backup.Options{Bucket: bucket, Cluster: fmt.Sprint("bench", taken), Node: "n", Partitions: f.Partitions, Leaves: BackupLeaves, Source: snapshotSource{d},
-				Patience: BackupPatience, Look: time.Second, Logger: n.log})
-			if _, err := s.Take(b.Context(), fmt.Sprint("s", taken), func(int) time.Duration { return 0 }); err != nil {
-				b.Fatal(err)
-			}
+			b.ReportMetric(float64(take(b))/float64(size), "uploaded/raw")
 		}
 	})
 	b.Run("load", func(b *testing.B) {
 		b.SetBytes(size)
 		for b.Loop() {
 			b.StopTimer()
-			f.Snapshot = "s1"
-			n, d := benchNode(b, url, f)
+			n, d, end := benchNode(b, url, f)
 			b.StartTimer()
 			l := &beginning{n: n, d: d, room: newRoom()}
 			if err := l.run(b.Context()); err != nil || l.records.Load() != benchRecords {
 				b.Fatalf("%d records, %v", l.records.Load(), err)
 			}
+			b.StopTimer()
+			end()
+			b.StartTimer()
 		}
 	})
 }

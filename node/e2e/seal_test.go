@@ -41,7 +41,6 @@ func TestScaleToZero(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	// One that is interrupted is taken back.
-	began := time.Now()
 	cmd := exec.Command(os.Getenv("KAI_E2E_BIN"), "backup", "seal", "--url", url, "--admin", old.nodes[1].admin(), "--confirm", "e2e")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -68,7 +67,7 @@ func TestScaleToZero(t *testing.T) {
 		return err
 	})
 	old.mustServe()
-	began = time.Now()
+	began := time.Now()
 	old.mustKai("backup", "seal", "--url", url, "--admin", old.nodes[0].admin(), "--confirm", "e2e")
 	t.Logf("sealed in %.1f s", time.Since(began).Seconds())
 	l.stop()

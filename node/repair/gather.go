@@ -81,13 +81,18 @@ func (r *Repairer) Own(ctx context.Context, p ring.Partition, leaves []int, yiel
 	for _, l := range leaves {
 		set.Add(l)
 	}
-	var after, page []byte
+	room, _ := r.pages.Get().(*[]byte)
+	if room == nil {
+		room = new([]byte)
+	}
+	defer r.pages.Put(room)
+	var after []byte
 	for ctx.Err() == nil {
-		rows, more, err := r.o.Local.Page(page[:0], p, c.Epoch, after, &set, ownPage)
+		rows, more, err := r.o.Local.Page((*room)[:0], p, c.Epoch, after, &set, ownPage)
 		if err != nil {
 			return fmt.Errorf("own records: %w", err)
 		}
-		page = rows
+		*room = rows
 		var last []byte
 		for len(rows) > 0 {
 			key, enc, rest, ok := message.NextRow(rows)

@@ -88,6 +88,7 @@ type Repairer struct {
 	pulls    atomic.Int32         // Hints that are worked on
 	away     map[ring.NodeID]bool // members that the pass could not ask; the pass' own
 	missed   int64                // as Counters.Missed, of the pass that goes on
+	pages    sync.Pool            // of Own
 	rested   time.Duration        // between pages of purges, in all; the pass' own
 }
 
