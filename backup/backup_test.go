@@ -279,8 +279,8 @@ func TestNodesShareTheWork(t *testing.T) {
 
 var errDied = errors.New("died")
 
-// A node dies at any write of a snapshot, and a restarted one goes on; beside a bucket that throttles, loses answers,
-// and ends reads early. What is complete is right; what is not is not taken for complete.
+// A node dies at any write of a snapshot, and a restarted one goes on; beside a bucket that throttles, is slow, loses answers, does writes twice,
+// ends reads early, and refuses the node's clock, which is told, and ends that attempt. What is complete is right; what is not is not taken for complete.
 func TestTakeSurvivesDeathAndFaults(t *testing.T) {
 	for seed := range uint64(40) {
 		synctest.Test(t, func(t *testing.T) {
@@ -292,7 +292,7 @@ func TestTakeSurvivesDeathAndFaults(t *testing.T) {
 			for i := range 20 {
 				h.set(fmt.Sprint("key", i), "new")
 			}
-			f.with(func() { f.rate, f.lost, f.short = 20, 20, 20 })
+			f.with(func() { f.rate, f.lost, f.short, f.again, f.slow = 20, 20, 20, 20, time.Second })
 			ctx, die := context.WithCancelCause(t.Context())
 			left := r.IntN(8)
 			f.before = func(string) {
@@ -303,7 +303,7 @@ func TestTakeSurvivesDeathAndFaults(t *testing.T) {
 			_, err := New(options(b, "n1", h)).Take(ctx, "new", allNow)
 			f.before = nil
 			die(nil)
-			f.with(func() { f.rate, f.lost, f.short = 0, 0, 0 })
+			f.with(func() { f.rate, f.lost, f.short, f.again, f.slow = 0, 0, 0, 0, 0 })
 			m, open := Open(t.Context(), b, "new")
 			if err == nil && open != nil {
 				t.Errorf("seed %d: told complete, and is not: %v", seed, open)
@@ -311,12 +311,18 @@ func TestTakeSurvivesDeathAndFaults(t *testing.T) {
 			if open == nil {
 				same(t, restored(t, b, m), h.clone())
 			}
-			f.with(func() { f.rate, f.lost, f.short = 10, 10, 10 })
-			done, err := New(options(b, "n1", h)).Take(t.Context(), "new", allNow)
-			if err != nil {
-				t.Fatalf("seed %d: %v", seed, err)
+			f.with(func() { f.rate, f.lost, f.short, f.again, f.slow, f.skewed = 10, 10, 10, 10, time.Second, int(seed%3) })
+			var done Done
+			for try := 1; ; try++ {
+				if done, err = New(options(b, "n1", h)).Take(t.Context(), "new", allNow); err == nil {
+					break
+				}
+				if !errors.Is(err, errSkewed) || try == 50 {
+					t.Fatalf("seed %d: %v", seed, err)
+				}
 			}
-			f.with(func() { f.rate, f.lost, f.short = 0, 0, 0 })
+			f.with(func() { f.rate, f.lost, f.short, f.again, f.slow, f.skewed = 0, 0, 0, 0, 0, 0 })
+			time.Sleep(time.Minute) // what is on its way comes
 			same(t, restored(t, b, done.Manifest), h.clone())
 			same(t, restored(t, b, old.Manifest), oldWant)
 			verify(t, b, done.Manifest)

@@ -25,6 +25,9 @@ type faultBucket struct {
 	rate    int              // of 100 calls that fail, before they did anything
 	lost    int              // of 100 writes that are done and reported as failed
 	short   int              // of 100 reads that end early without an error
+	slow    time.Duration    // longest time a call takes
+	again   int              // of 100 writes that come a second time, up to a minute later: a copy of the request that was on its way
+	skewed  int              // of 100 calls that are refused because of the caller's clock
 	age     time.Duration    // objects are this much older than they are
 	before  func(key string) // called before a write; may panic with died
 	writes  int
@@ -39,6 +42,7 @@ var (
 	errThrottled = errors.New("503 slow down")
 	errNone      = errors.New("404 not found")
 	errThere     = errors.New("412 there is one")
+	errSkewed    = errors.New("403 request time too skewed")
 )
 
 func newFaultBucket(seed uint64) (*faultBucket, *Bucket) {
@@ -55,12 +59,31 @@ func (b *faultBucket) with(f func()) {
 
 func (b *faultBucket) fails(rate int) bool { return b.rng.IntN(100) < rate }
 
+// fault is what a call meets before it does anything. b.mu is held, but not while it is slow.
+func (b *faultBucket) fault() error {
+	if b.slow > 0 {
+		d := time.Duration(b.rng.Int64N(int64(b.slow)))
+		b.mu.Unlock()
+		time.Sleep(d)
+		b.mu.Lock()
+	}
+	switch {
+	case b.fails(b.skewed):
+		return errSkewed
+	case b.fails(b.rate):
+		return errThrottled
+	}
+	return nil
+}
+
 func (b *faultBucket) ErrorCode(err error) gcerrors.ErrorCode {
 	switch {
 	case errors.Is(err, errNone):
 		return gcerrors.NotFound
 	case errors.Is(err, errThere):
 		return gcerrors.FailedPrecondition
+	case errors.Is(err, errSkewed):
+		return gcerrors.PermissionDenied
 	case errors.Is(err, context.Canceled):
 		return gcerrors.Canceled
 	case errors.Is(err, errThrottled):
@@ -74,11 +97,11 @@ func (b *faultBucket) ErrorAs(error, any) bool { return false }
 func (b *faultBucket) Close() error            { return nil }
 
 func (b *faultBucket) find(key string) (object, error) {
+	if err := b.fault(); err != nil {
+		return object{}, err
+	}
 	o, ok := b.objects[key]
-	switch {
-	case b.fails(b.rate):
-		return o, errThrottled
-	case !ok:
+	if !ok {
 		return o, errNone
 	}
 	return o, nil
@@ -94,8 +117,8 @@ func (b *faultBucket) Attributes(_ context.Context, key string) (*driver.Attribu
 func (b *faultBucket) ListPaged(_ context.Context, opts *driver.ListOptions) (*driver.ListPage, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.fails(b.rate) {
-		return nil, errThrottled
+	if err := b.fault(); err != nil {
+		return nil, err
 	}
 	page := &driver.ListPage{}
 	last := ""
@@ -166,17 +189,30 @@ func (w *faultWriter) Close() error {
 	if err := w.ctx.Err(); err != nil {
 		return err
 	}
-	if w.b.fails(w.b.rate) {
+	if err := w.b.fault(); err != nil {
+		return err
+	}
+	if err := w.write(); err != nil {
+		return err
+	}
+	if w.b.fails(w.b.again) {
+		time.AfterFunc(time.Duration(w.b.rng.Int64N(int64(time.Minute))), func() {
+			w.b.with(func() { _ = w.write() }) // nobody hears what came of it
+		})
+	}
+	if w.b.fails(w.b.lost) {
 		return errThrottled
 	}
+	return nil
+}
+
+// write does it. b.mu is held.
+func (w *faultWriter) write() error {
 	if _, there := w.b.objects[w.key]; there && w.opts.IfNotExist {
 		return errThere
 	}
 	w.b.objects[w.key] = object{slices.Clone(w.Bytes()), time.Now()}
 	w.b.writes++
-	if w.b.fails(w.b.lost) {
-		return errThrottled
-	}
 	return nil
 }
 

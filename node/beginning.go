@@ -158,6 +158,9 @@ func (l *beginning) take(ctx context.Context, first []ring.Configuration, key, e
 	if dead, expires := record.Dead(enc, 0); dead && expires == 0 {
 		return nil // nobody holds anything older
 	}
+	if most := int(l.n.cfg.MaxValueBytes) + record.Overhead; len(enc) > most {
+		return fmt.Errorf("record of key %q has %d bytes: set KAI_MAX_VALUE_BYTES to what the cluster had before", key, len(enc))
+	}
 	hash := ring.Hash(key)
 	p := ring.PartitionOf(hash, len(first))
 	now := l.d.table.Configuration(p)

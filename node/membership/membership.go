@@ -237,8 +237,9 @@ func (m *Membership) loop(ctx context.Context, children *sync.WaitGroup) {
 	}
 }
 
-// survey looks at the registry until there is a founding.
+// survey looks at the registry until there is a founding, more seldom after a while: looks cost money.
 func (m *Membership) survey(ctx context.Context) {
+	pause := m.options.Timing.Survey
 	for ctx.Err() == nil && m.founding.Load() == nil {
 		look, cancel := context.WithTimeout(ctx, m.options.Timing.Claim)
 		ground, err := m.options.Registry.Ground(look)
@@ -255,7 +256,8 @@ func (m *Membership) survey(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-m.whenDone:
-		case <-time.After(m.options.Timing.Survey):
+		case <-time.After(pause):
+			pause = min(pause*9/8, 5*m.options.Timing.Survey)
 		}
 	}
 }

@@ -103,7 +103,7 @@ type Timing struct {
 	Find time.Duration
 	// Founding is the interval of the founding protocol: 500 ms.
 	Founding time.Duration
-	// Survey is the interval of looks at the registry, until there is a founding: 3 s.
+	// Survey is the interval of looks at the registry, until there is a founding: 3 s at first, and five times that in the end.
 	Survey time.Duration
 	// Claim bounds one look, or claim: 20 s.
 	Claim time.Duration
