@@ -153,13 +153,13 @@ func (l *beginning) take(ctx context.Context, first []ring.Configuration, key, e
 		return nil // who held what in the old cluster
 	}
 	if err := record.Check(key, enc); err != nil {
-		return fmt.Errorf("record of key %q: %w", key, err)
+		return fmt.Errorf("a record: %w", err) // keys are not logged
 	}
 	if dead, expires := record.Dead(enc, 0); dead && expires == 0 {
 		return nil // nobody holds anything older
 	}
 	if most := int(l.n.cfg.MaxValueBytes) + record.Overhead; len(enc) > most {
-		return fmt.Errorf("record of key %q has %d bytes: set KAI_MAX_VALUE_BYTES to what the cluster had before", key, len(enc))
+		return fmt.Errorf("a record has %d bytes: set KAI_MAX_VALUE_BYTES to what the cluster had before", len(enc))
 	}
 	hash := ring.Hash(key)
 	p := ring.PartitionOf(hash, len(first))

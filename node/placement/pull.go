@@ -3,6 +3,7 @@ package placement
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -191,7 +192,7 @@ func (m *Mover) store(kind message.Kind, p ring.Partition, epoch uint32, rows []
 	for len(rows) > 0 {
 		key, enc, rest, ok := message.NextRow(rows)
 		if !ok {
-			err = fmt.Errorf("damaged record behind %q", last)
+			err = errors.New("a damaged record")
 			break
 		}
 		rows, last = rest, key

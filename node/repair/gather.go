@@ -97,7 +97,7 @@ func (r *Repairer) Own(ctx context.Context, p ring.Partition, leaves []int, yiel
 		for len(rows) > 0 {
 			key, enc, rest, ok := message.NextRow(rows)
 			if !ok {
-				return fmt.Errorf("own records: damaged behind %q", last)
+				return errors.New("own records: a damaged one")
 			}
 			if err := yield(key, enc); err != nil {
 				return err

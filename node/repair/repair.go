@@ -6,6 +6,7 @@ package repair
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -291,7 +292,7 @@ func (r *Repairer) offerAll(p ring.Partition, c ring.Configuration, rows []byte)
 	for len(rows) > 0 && failed.Load() == nil {
 		key, enc, rest, ok := message.NextRow(rows)
 		if !ok {
-			err = fmt.Errorf("damaged behind %q", last)
+			err = errors.New("a damaged record")
 			break
 		}
 		rows, last = rest, key
