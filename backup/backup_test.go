@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -793,5 +794,60 @@ func TestFewFrames(t *testing.T) {
 		if got[fmt.Sprint(leaf)] != v {
 			t.Fatalf("leaf %d is not as it was", leaf)
 		}
+	}
+}
+
+// A pack that cannot be written ends the attempt, whatever is read meanwhile: no part names what is not there. The next goes on.
+func TestPackIsNotWritten(t *testing.T) {
+	for _, bad := range []int{1, 2, 3, 4} {
+		synctest.Test(t, func(t *testing.T) {
+			f, b := newFaultBucket(1)
+			h := newHeld(0, 0)
+			r := rand.New(rand.NewPCG(1, 1))
+			for i := range 60 { // 60 MB that do not compress: five packs or so
+				value := make([]byte, 1<<20)
+				for k := 0; k < len(value); k += 8 {
+					binary.LittleEndian.PutUint64(value[k:], r.Uint64())
+				}
+				h.set(fmt.Sprint("key", i), string(value))
+			}
+			packs, tries := map[string]bool{}, 0
+			f.before = func(key string) {
+				if strings.HasPrefix(key, packsDir) {
+					f.with(func() {
+						if packs[key] = true; len(packs) == bad {
+							f.rate, tries = 100, tries+1
+						}
+					})
+				}
+			}
+			if done, err := New(options(b, "n1", h)).Take(t.Context(), "s", allNow); err == nil || tries < 2 {
+				t.Fatalf("pack %d was tried %d times: %+v", bad, tries, done)
+			}
+			f.before = nil
+			f.with(func() { f.rate = 0 })
+			if err := list(t.Context(), b, partsDir("s"), false, func(o *blob.ListObject) error {
+				var p Part
+				if err := document(t.Context(), b, o.Key, &p); err != nil {
+					return err
+				}
+				for _, e := range p.Entries {
+					for _, pack := range e.Packs {
+						if a, err := b.Attributes(t.Context(), packKey(pack.ID)); err != nil || a.Size != pack.Size {
+							t.Errorf("partition %d: pack %s: %v", e.Partition, pack.ID, err)
+						}
+					}
+				}
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+			done, err := New(options(b, "n1", h)).Take(t.Context(), "s", allNow)
+			if err != nil {
+				t.Fatal(err)
+			}
+			verify(t, b, done.Manifest)
+			same(t, restored(t, b, done.Manifest), h.clone())
+		})
 	}
 }

@@ -181,7 +181,8 @@ func list(ctx context.Context, b *Bucket, dir string, delimited bool, f func(o *
 // missing tells whether err means that there is no such object.
 func missing(err error) bool { return gcerrors.Code(err) == gcerrors.NotFound }
 
-// packer gathers frames into packs, in the order in which they come; it compresses some of them beside what else is done. Not safe for concurrent use.
+// packer gathers frames into packs, in the order in which they come; it compresses some of them, and writes one pack, beside what else is done. Not
+// safe for concurrent use.
 type packer struct {
 	bucket *Bucket
 	tag    string // makes each pack another: prune may be deleting one with the same records
@@ -192,8 +193,12 @@ type packer struct {
 	spare  [][]byte
 	buf    []byte
 	open   []*Ref           // in buf
-	sizes  map[PackID]int64 // written
+	sizes  map[PackID]int64 // written, or on their way
 	bytes  int64            // written, in all
+	sent   []byte           // the pack on its way; nil: none
+	free   []byte           // for the next but one
+	put    chan error       // what became of it
+	failed error            // of a pack that was not written, which refs name already: for good
 }
 
 // job is a frame that is being compressed, until done is closed.
@@ -206,7 +211,7 @@ type job struct {
 func newPacker(b *Bucket, tag string) (*packer, error) {
 	ahead := max(1, runtime.GOMAXPROCS(0)/2) // clients want the others
 	zip, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(ahead), zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(frameSize))
-	return &packer{bucket: b, tag: tag, zip: zip, ahead: ahead, sizes: map[PackID]int64{}}, err
+	return &packer{bucket: b, tag: tag, zip: zip, ahead: ahead, sizes: map[PackID]int64{}, put: make(chan error, 1)}, err
 }
 
 // buffer returns an empty one, of those that were used before.
@@ -259,27 +264,45 @@ func (w *packer) settle(ctx context.Context, left int) error {
 	return nil
 }
 
-// flush writes all that was added.
+// flush writes all that was added, and returns when it is written.
 func (w *packer) flush(ctx context.Context) error {
-	if err := w.settle(ctx, 0); err != nil || len(w.open) == 0 {
+	if err := w.settle(ctx, 0); err != nil {
 		return err
 	}
-	return w.write(ctx)
+	if len(w.open) > 0 {
+		if err := w.write(ctx); err != nil {
+			return err
+		}
+	}
+	return w.written()
 }
 
-// write writes the pack that is open, and not empty.
+// write begins to write the pack that is open, and not empty, once the one before it is written.
 func (w *packer) write(ctx context.Context) error {
-	id := PackID(sha256.Sum256(w.buf))
-	if err := put(ctx, w.bucket, packKey(id), w.buf, false); err != nil {
+	if err := w.written(); err != nil {
 		return err
 	}
+	id := PackID(sha256.Sum256(w.buf))
 	for _, ref := range w.open {
 		ref.Pack = id
 	}
 	w.sizes[id] = int64(len(w.buf))
-	w.bytes += int64(len(w.buf))
-	w.buf, w.open = w.buf[:0], nil
+	pack, free := w.buf, w.free
+	w.sent, w.free = pack, nil
+	w.buf, w.open = free[:0], nil
+	go func() { w.put <- put(ctx, w.bucket, packKey(id), pack, false) }()
 	return nil
+}
+
+// written waits for the pack that is on its way. After an error everything else fails, too: refs name what is not there.
+func (w *packer) written() error {
+	if w.sent != nil {
+		if w.failed = <-w.put; w.failed == nil {
+			w.bytes += int64(len(w.sent))
+		}
+		w.free, w.sent = w.sent, nil
+	}
+	return w.failed
 }
 
 var unzip, _ = zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(maxRaw))

@@ -96,6 +96,9 @@ func (s *Snapshotter) Take(ctx context.Context, id string, turn func(partition i
 		return t.done, err
 	}
 	err = t.work(ctx, turn)
+	for _, w := range []*packer{t.pack, t.tables} {
+		_ = w.written() // nothing is on its way any more; if it was, err is of something else
+	}
 	t.done.Bytes += t.pack.bytes + t.tables.bytes
 	t.done.Puts += t.pack.number + t.tables.number
 	return t.done, err
