@@ -27,6 +27,7 @@ type faultBucket struct {
 	short   int              // of 100 reads that end early without an error
 	slow    time.Duration    // longest time a call takes
 	again   int              // of 100 writes that come a second time, up to a minute later: a copy of the request that was on its way
+	never   string           // an object that cannot be written
 	skewed  int              // of 100 calls that are refused because of the caller's clock
 	age     time.Duration    // objects are this much older than they are
 	before  func(key string) // called before a write; may panic with died
@@ -188,6 +189,9 @@ func (w *faultWriter) Close() error {
 	defer w.b.mu.Unlock()
 	if err := w.ctx.Err(); err != nil {
 		return err
+	}
+	if w.key == w.b.never {
+		return errThrottled
 	}
 	if err := w.b.fault(); err != nil {
 		return err
