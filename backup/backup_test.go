@@ -804,12 +804,12 @@ func TestPackIsNotWritten(t *testing.T) {
 			f, b := newFaultBucket(1)
 			h := newHeld(0, 0)
 			r := rand.New(rand.NewPCG(1, 1))
-			for i := range 60 { // 60 MB that do not compress: five packs or so
+			for i := range 60 { // 60 MB that do not compress: five packs or so; two partitions share the first, the others are of one alone
 				value := make([]byte, 1<<20)
 				for k := 0; k < len(value); k += 8 {
 					binary.LittleEndian.PutUint64(value[k:], r.Uint64())
 				}
-				h.set(fmt.Sprint("key", i), string(value))
+				h.partitions[min(i/4, 1)][fmt.Sprint("key", i)] = string(value)
 			}
 			packs, tries := map[string]bool{}, 0
 			f.before = func(key string) {
