@@ -19,7 +19,9 @@ func (c *Cluster) snapshot(t *testing.T) {
 		rows, err := c.upload(&r, 0)
 		if err == nil {
 			s.rows[0] = rows
+			c.bucket.mu.Lock()
 			c.bucket.complete = append(c.bucket.complete, s)
+			c.bucket.mu.Unlock()
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
