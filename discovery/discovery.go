@@ -40,7 +40,7 @@ type Resolver interface {
 const LookupTimeout = 3 * time.Second
 
 // Usage lists the forms Parse takes, for error messages and help texts.
-const Usage = "static:host:port,… dns:name:port dns:_service._tcp.name file:path"
+const Usage = "static:host:port,… dns:name:port dns:_service._tcp.name file:path aws:tag=KEY=VALUE aws:asg=NAME gce:label=KEY=VALUE gce:group=NAME"
 
 // Parse makes a finder of a specification: nothing (finds nobody), or any number of the forms of
 // Usage, separated by spaces or ';', whose answers are joined. It does no I/O; files and names are
@@ -67,6 +67,10 @@ func parseOne(spec string, l lookup) (Finder, error) {
 		return parseStatic(rest, l)
 	case "dns":
 		return parseDNS(rest, l)
+	case "aws":
+		return parseAWS(rest)
+	case "gce":
+		return parseGCE(rest)
 	case "file":
 		if rest == "" {
 			return nil, errors.New("names no file; write file:path, for example file:/etc/kai/seeds")

@@ -32,7 +32,7 @@ type Config struct {
 	Cluster string `env:"KAI_CLUSTER" envDefault:"kai" means:"name of the cluster" want:"1 to 64 letters, digits, dots, dashes and underscores"`
 	// Discovery says where peers may be found; syntax in package discovery. Empty is right for a
 	// cluster of one.
-	Discovery string `env:"KAI_DISCOVERY" means:"where to find peers: static:host:port,… or dns:name:port or file:path; addresses are gossip addresses" want:"static:host:port,… or dns:name:port or dns:_service._tcp.name or file:path"`
+	Discovery string `env:"KAI_DISCOVERY" means:"where to find peers, one or several: static:host:port,… dns:name:port file:path aws:tag=KEY=VALUE aws:asg=NAME gce:label=KEY=VALUE gce:group=NAME; addresses are gossip addresses" want:"static:host:port,… or dns:name:port or dns:_service._tcp.name or file:path or aws:tag=KEY=VALUE or aws:asg=NAME or gce:label=KEY=VALUE or gce:group=NAME"`
 	// BootstrapExpect is how many nodes a new cluster waits for before it is founded. It has no
 	// meaning once the data directory belongs to a cluster.
 	BootstrapExpect int `env:"KAI_BOOTSTRAP_EXPECT" envDefault:"1" means:"number of nodes that found a new cluster together" want:"a number from 1 to 1000, the same on all founders"`
