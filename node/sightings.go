@@ -128,10 +128,28 @@ func (s *sightings) plan(current []ring.Configuration) [][]ring.NodeID {
 		nodes = nil
 	}
 	s.setAble(nodes)
-	lists := s.lists(current, nodes)
+	lists := towardsLiving(s.lists(current, nodes), current, view)
 	s.idle = true
 	for p, list := range lists {
 		s.idle = s.idle && slices.Equal(list, current[p].Members)
+	}
+	return lists
+}
+
+// towardsLiving leaves partitions as they are that would move to a node which is not alive: it counts as one that may come back, for what it
+// holds, and a move to it could neither end nor, with another member dead, be undone.
+func towardsLiving(lists [][]ring.NodeID, current []ring.Configuration, view *ring.View) [][]ring.NodeID {
+	alive := map[ring.NodeID]bool{}
+	for _, info := range view.Nodes {
+		alive[info.ID] = info.Alive
+	}
+	for p, list := range lists {
+		for _, id := range list {
+			if !alive[id] && !slices.Contains(current[p].Members, id) {
+				lists[p] = current[p].Members
+				break
+			}
+		}
 	}
 	return lists
 }
@@ -157,8 +175,8 @@ func (s *sightings) holders(now time.Time, view *ring.View, current []ring.Confi
 		replicas = max(replicas, len(c.Members))
 	}
 	for _, info := range view.Nodes {
-		if info.Slot < 0 {
-			continue
+		if info.Slot < 0 || !info.Alive && !may[info.ID] {
+			continue // a founder that is gone for long, perhaps, and holds nothing
 		}
 		// One that left and comes back says so anew; until then it is still leaving.
 		if may[info.ID] = true; info.Draining {
