@@ -70,7 +70,7 @@ servers: ## servers of S3 and GCS for tests, into bin (three minutes the first t
 	go build -C backup/servers -trimpath -ldflags "-s -w" -o $(CURDIR)/bin/ github.com/versity/versitygw/cmd/versitygw github.com/fsouza/fake-gcs-server
 
 e2e: ## real processes, real faults (as root also network faults)
-	KAI_E2E=1 go test ./node/e2e -v -count=1 -timeout 30m
+	KAI_E2E=1 go test ./node/e2e -v -count=1 -timeout 45m
 
 soak: ## what takes long: RECORDS=1000000 through every change, nodes hung and cut off for long
 	KAI_E2E=1 KAI_E2E_SOAK=1 RECORDS=$(RECORDS) go test ./node/e2e -v -count=1 -timeout 3h \
