@@ -95,16 +95,25 @@ func (n *node) setSeal(d *dataPath, state console.SealState) error {
 	return nil
 }
 
+// ofCluster returns this node's state and data path, if it is of that cluster.
+func (n *node) ofCluster(id string) (now console.Sealing, d *dataPath, err error) {
+	now, d = console.Sealing{NodeID: string(n.identity.Node), State: n.sealed()}, n.data.Load()
+	switch {
+	case d == nil:
+		err = errNotFounded
+	case id != d.founding.ClusterID:
+		err = fmt.Errorf("this node is of cluster %s, not %s", d.founding.ClusterID, id)
+	}
+	return now, d, err
+}
+
 // Seal implements console.Sealer.
 func (s source) Seal(ctx context.Context, cluster string, state console.SealState) (console.Sealing, error) {
 	n := s.n
-	now := console.Sealing{NodeID: string(n.identity.Node), State: n.sealed()}
-	d := n.data.Load()
+	now, d, err := n.ofCluster(cluster)
 	switch {
-	case d == nil:
-		return now, errNotFounded
-	case cluster != d.founding.ClusterID:
-		return now, fmt.Errorf("this node is of cluster %s, not %s", d.founding.ClusterID, cluster)
+	case err != nil:
+		return now, err
 	case n.bucket == nil:
 		return now, fmt.Errorf("this node has no bucket: set KAI_BACKUP_URL")
 	case state != console.SealOpen && state != console.SealQuiet && state != console.SealSet && state != console.SealEnded:
@@ -131,15 +140,11 @@ const settling = 8
 
 // Settle implements console.Sealer.
 func (s source) Settle(ctx context.Context, cluster string) (console.Sealing, error) {
-	n := s.n
-	now := console.Sealing{NodeID: string(n.identity.Node), State: n.sealed()}
-	d := n.data.Load()
-	switch {
-	case d == nil:
-		return now, errNotFounded
-	case cluster != d.founding.ClusterID:
-		return now, fmt.Errorf("this node is of cluster %s, not %s", d.founding.ClusterID, cluster)
-	case now.State != console.SealQuiet:
+	now, d, err := s.n.ofCluster(cluster)
+	if err != nil {
+		return now, err
+	}
+	if now.State != console.SealQuiet {
 		return now, fmt.Errorf("this node is %s, not quiet", now.State)
 	}
 	parts, ctx := errgroup.WithContext(ctx)
