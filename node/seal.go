@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -36,11 +37,16 @@ func (n *node) loadSeal(d *dataPath) error {
 	if err != nil || len(b) == 0 {
 		return err
 	}
-	return n.applySeal(d, console.SealState(b))
+	state := console.SealState(b)
+	if err := n.applySeal(d, state); err != nil {
+		return err
+	}
+	n.seal.Store(&state)
+	return nil
 }
 
+// applySeal has the node behave as in a state; that it is in it is said once that is durable, too.
 func (n *node) applySeal(d *dataPath, state console.SealState) error {
-	n.seal.Store(&state)
 	n.quiet.Store(state != console.SealOpen)
 	switch state {
 	case console.SealOpen, console.SealQuiet:
@@ -72,25 +78,27 @@ func (n *node) setSeal(d *dataPath, state console.SealState) error {
 		n.store.PutMeta(sealName, value, told(func(err error) { done <- err }))
 		return <-done
 	}
-	// Kept before it holds, or the other way round: after a crash between the two nothing counts that others were told.
+	// It behaves so before that is kept, and not for longer: what others were told holds whenever it crashes. After an error it is asked again.
+	steps := []func() error{func() error { return n.applySeal(d, state) }, keep}
 	if value == nil {
-		if err := keep(); err != nil {
-			return err
+		slices.Reverse(steps)
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return fmt.Errorf("this node is not %s: %w", state, err)
 		}
-		n.log.Info("clients' writes, by an operator", "state", string(state))
-		return n.applySeal(d, state)
 	}
-	if err := n.applySeal(d, state); err != nil {
-		return err
-	}
-	if err := keep(); err != nil {
-		return err
-	}
-	if state == console.SealEnded {
+	n.seal.Store(&state)
+	switch state {
+	case console.SealOpen:
+		n.log.Info("this node takes writes again")
+	case console.SealQuiet:
+		n.log.Warn("this node refuses clients' writes: an operator is ending the cluster, or has begun to (kai backup seal --undo takes that back)")
+	case console.SealEnded:
 		n.log.Warn("this cluster has ended, by its seal in the bucket: this node serves no more; to let it take part in what comes next, stop it and empty its data directory",
 			"cluster_id", d.founding.ClusterID, "generation", d.founding.Generation)
-	} else {
-		n.log.Warn("this node is sealed: it takes no writes until an operator ends the cluster or takes that back")
+	case console.SealSet:
+		n.log.Warn("this node is sealed: it takes no writes until the cluster's end is in the bucket, or kai backup seal --undo takes that back")
 	}
 	return nil
 }
@@ -124,8 +132,11 @@ func (s source) Seal(ctx context.Context, cluster string, state console.SealStat
 		if err != nil {
 			return now, err
 		}
-		if ended != (state == console.SealEnded) {
-			return now, fmt.Errorf("the bucket says otherwise: ended is %v", ended)
+		switch {
+		case ended && state == console.SealOpen:
+			return now, fmt.Errorf("cluster %s has ended: the bucket has its seal, and the next generation may serve already", d.founding.ClusterID)
+		case !ended && state == console.SealEnded:
+			return now, fmt.Errorf("the bucket has no seal of cluster %s", d.founding.ClusterID)
 		}
 	}
 	if err := n.setSeal(d, state); err != nil {
