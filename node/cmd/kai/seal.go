@@ -62,14 +62,14 @@ no more, once they have seen the seal.`,
 		if !f.lost && len(args) > 0 {
 			return failed{exitUsage, errors.New("a snapshot is named only with --lost: without, a new one is taken")}
 		}
+		if f.undo { // the nodes look into the bucket themselves
+			return a.unseal(cmd.Context(), f)
+		}
 		b, err := a.bucket(cmd.Context(), f.bucket)
 		if err != nil {
 			return err
 		}
 		defer b.Close()
-		if f.undo {
-			return a.unseal(cmd.Context(), f)
-		}
 		end := a.sealLive
 		if f.lost {
 			end = func(ctx context.Context, b *backup.Bucket, f sealFlags) (shownSeal, error) {
