@@ -29,6 +29,13 @@ func (l *ledger) book(key string, r reply) {
 	}
 }
 
+// count is how many replies of that fate there are by now.
+func (l *ledger) count(f fate) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.fates[f])
+}
+
 // insert writes keys that nobody wrote before, each once and never again, until ctx ends. The value
 // of a key is made of it, see valueOf. pause is between two of a writer's.
 func (l *ledger) insert(ctx context.Context, addrs []string, writers int, seed uint64, pause time.Duration) {

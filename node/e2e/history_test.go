@@ -47,6 +47,13 @@ func (h *history) identity() int {
 	return h.clients - 1
 }
 
+// count is how many replies of that fate there are by now.
+func (h *history) count(f fate) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.fates[f]
+}
+
 // add records an operation that was called at call and has just returned.
 func (h *history) add(client int, q command, r reply, call int64) {
 	op := porcupine.Operation{ClientId: client, Input: q, Output: r, Call: call, Return: h.now()}

@@ -59,13 +59,15 @@ func (n *node) own() (share, error) {
 	return share{}, fmt.Errorf("node %s is not among its nodes: %w", n.name, err)
 }
 
-// mustOwn is own of a node that runs.
-func (c *cluster) mustOwn(n *node) share {
+// mustOwn is what a node tells of itself, once it has its slot: a cluster serves before all have theirs.
+func (c *cluster) mustOwn(n *node) (own share) {
 	c.t.Helper()
-	own, err := n.own()
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	eventually(c.t, slow, "node "+n.name+" has a slot", func() (err error) {
+		if own, err = n.own(); err == nil && own.Slot < 0 {
+			err = errors.New("it has none yet")
+		}
+		return err
+	})
 	return own
 }
 
