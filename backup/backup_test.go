@@ -82,13 +82,13 @@ func (h *held) Sums(_ context.Context, p int) ([]uint64, error) {
 	return sums, h.fail
 }
 
-func (h *held) Records(_ context.Context, p int, leaves []int, yield func(Record) error) error {
+func (h *held) Records(_ context.Context, p int, leaves []int, yield func(Record) error, pause func() error) error {
 	h.mu.Lock()
 	all := maps.Clone(h.partitions[p])
 	h.mu.Unlock()
 	for k, v := range all {
 		if l := leafOf(k); slices.Contains(leaves, l) {
-			if err := yield(Record{Key: []byte(k), Value: []byte(v), Leaf: l, Sum: hashOf(k, v)}); err != nil {
+			if err := errors.Join(yield(Record{Key: []byte(k), Value: []byte(v), Leaf: l, Sum: hashOf(k, v)}), pause()); err != nil {
 				return err
 			}
 		}
@@ -735,7 +735,7 @@ func (w wideSource) Sums(context.Context, int) (sums []uint64, err error) {
 	return sums, nil
 }
 
-func (w wideSource) Records(_ context.Context, _ int, leaves []int, yield func(Record) error) error {
+func (w wideSource) Records(_ context.Context, _ int, leaves []int, yield func(Record) error, _ func() error) error {
 	for _, leaf := range leaves {
 		if err := yield(Record{Key: []byte(fmt.Sprint(leaf)), Value: []byte(w[leaf]), Leaf: leaf, Sum: hashOf(fmt.Sprint(leaf), w[leaf])}); err != nil {
 			return err

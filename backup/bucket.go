@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -76,6 +78,9 @@ func put(ctx context.Context, b *Bucket, key string, content []byte, fresh bool)
 	err := retry(ctx, func() error {
 		if err := b.Up.wait(ctx, int64(len(content))); err != nil {
 			return err
+		}
+		if b.As(new(dirBucket)) {
+			return b.Upload(ctx, key, bytes.NewReader(content), opts) // without MD5 sums, which nobody would look at
 		}
 		return b.WriteAll(ctx, key, content, opts)
 	})
@@ -188,30 +193,40 @@ type packer struct {
 	tag    string // makes each pack another: prune may be deleting one with the same records
 	number int
 	zip    *zstd.Encoder
-	ahead  int    // how many frames are compressed at a time
 	jobs   []*job // the oldest first
 	spare  [][]byte
 	buf    []byte
 	open   []*Ref           // in buf
-	sizes  map[PackID]int64 // written, or on their way
+	sizes  map[PackID]int64 // written
 	bytes  int64            // written, in all
-	sent   []byte           // the pack on its way; nil: none
+	sent   chan *pack       // what became of the pack on its way; nil: there is none
 	free   []byte           // for the next but one
-	put    chan error       // what became of it
-	failed error            // of a pack that was not written, which refs name already: for good
+	failed error            // of a pack that was not written: for good
 }
+
+// pack is one that is written, or could not be.
+type pack struct {
+	id      PackID
+	content []byte
+	refs    []*Ref // into it
+	err     error
+}
+
+// ahead is how many frames may wait for their compression, so that it goes on while records are read, and the other way round.
+const ahead = 8
 
 // job is a frame that is being compressed, until done is closed.
 type job struct {
 	ref        *Ref
 	raw, frame []byte
+	sum        Sum
 	done       chan struct{}
 }
 
 func newPacker(b *Bucket, tag string) (*packer, error) {
-	ahead := max(1, runtime.GOMAXPROCS(0)/2) // clients want the others
-	zip, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(ahead), zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(frameSize))
-	return &packer{bucket: b, tag: tag, zip: zip, ahead: ahead, sizes: map[PackID]int64{}, put: make(chan error, 1)}, err
+	atOnce := max(1, runtime.GOMAXPROCS(0)/2) // clients want the others
+	zip, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(atOnce), zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(frameSize))
+	return &packer{bucket: b, tag: tag, zip: zip, sizes: map[PackID]int64{}}, err
 }
 
 // buffer returns an empty one, of those that were used before.
@@ -221,7 +236,7 @@ func (w *packer) buffer() []byte {
 		w.spare = w.spare[:n-1]
 		return b[:0]
 	}
-	return nil
+	return make([]byte, 0, frameSize)
 }
 
 // add compresses raw, which is the packer's from then on, into a frame. The Ref is filled in after flush.
@@ -234,8 +249,9 @@ func (w *packer) add(ctx context.Context, raw []byte) (*Ref, error) {
 		if key := w.bucket.Key; key != nil {
 			j.frame = key.encrypt(nil, j.frame)
 		}
+		j.sum = sumOf(j.frame)
 	}()
-	return j.ref, w.settle(ctx, w.ahead)
+	return j.ref, w.settle(ctx, ahead)
 }
 
 // settle puts frames into the pack until no more than left are being compressed.
@@ -250,13 +266,16 @@ func (w *packer) settle(ctx context.Context, left int) error {
 		}
 		if len(w.open) == 0 {
 			w.number++
+			if w.buf == nil {
+				w.buf = *packs.Get().(*[]byte)
+			}
 			w.buf = fmt.Appendf(w.buf[:0], "kai pack %d %s %d\n", Format, w.tag, w.number)
 		}
-		*j.ref = Ref{Offset: int64(len(w.buf)), Length: int64(len(j.frame)), Raw: int64(len(j.raw)), Sum: sumOf(j.frame)}
+		*j.ref = Ref{Offset: int64(len(w.buf)), Length: int64(len(j.frame)), Raw: int64(len(j.raw)), Sum: j.sum}
 		w.buf, w.open = append(w.buf, j.frame...), append(w.open, j.ref)
 		w.jobs = w.jobs[1:]
 		for _, b := range [][]byte{j.raw, j.frame} {
-			if cap(b) <= 2*frameSize && len(w.spare) <= 2*w.ahead {
+			if cap(b) <= 2*frameSize && len(w.spare) < 2*ahead {
 				w.spare = append(w.spare, b)
 			}
 		}
@@ -277,32 +296,51 @@ func (w *packer) flush(ctx context.Context) error {
 	return w.written()
 }
 
+// close gives up what was not flushed, and ends what the packer holds.
+func (w *packer) close() {
+	_ = w.written() // nothing is on its way any more, or somebody has heard of another error
+	for _, b := range [][]byte{w.buf, w.free} {
+		if b != nil {
+			packs.Put(&b)
+		}
+	}
+}
+
+// packs are buffers for packs.
+var packs = sync.Pool{New: func() any { b := make([]byte, 0, packSize+frameSize); return &b }}
+
 // write begins to write the pack that is open, and not empty, once the one before it is written.
 func (w *packer) write(ctx context.Context) error {
 	if err := w.written(); err != nil {
 		return err
 	}
-	id := PackID(sha256.Sum256(w.buf))
-	for _, ref := range w.open {
-		ref.Pack = id
-	}
-	w.sizes[id] = int64(len(w.buf))
-	pack, free := w.buf, w.free
-	w.sent, w.free = pack, nil
-	w.buf, w.open = free[:0], nil
-	go func() { w.put <- put(ctx, w.bucket, packKey(id), pack, false) }()
+	p, sent := &pack{content: w.buf, refs: w.open}, make(chan *pack, 1)
+	w.sent, w.buf, w.open, w.free = sent, w.free, nil, nil
+	go func() {
+		p.id = sha256.Sum256(p.content)
+		p.err = put(ctx, w.bucket, packKey(p.id), p.content, false)
+		sent <- p
+	}()
 	return nil
 }
 
-// written waits for the pack that is on its way. After an error everything else fails, too: refs name what is not there.
+// written waits for the pack that is on its way, and fills in the refs into it. After an error everything else fails, too: there are refs into
+// what is not there.
 func (w *packer) written() error {
-	if w.sent != nil {
-		if w.failed = <-w.put; w.failed == nil {
-			w.bytes += int64(len(w.sent))
-		}
-		w.free, w.sent = w.sent, nil
+	if w.sent == nil {
+		return w.failed
 	}
-	return w.failed
+	p := <-w.sent
+	w.sent, w.free = nil, p.content
+	if w.failed = p.err; p.err != nil {
+		return p.err
+	}
+	for _, ref := range p.refs {
+		ref.Pack = p.id
+	}
+	w.sizes[p.id] = int64(len(p.content))
+	w.bytes += int64(len(p.content))
+	return nil
 }
 
 var unzip, _ = zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(maxRaw))

@@ -79,7 +79,13 @@ func (dirBucket) ErrorCode(err error) gcerrors.ErrorCode {
 }
 
 // As implements driver.Bucket.
-func (dirBucket) As(any) bool { return false }
+func (d dirBucket) As(i any) bool {
+	own, ok := i.(*dirBucket)
+	if ok {
+		*own = d
+	}
+	return ok
+}
 
 // ErrorAs implements driver.Bucket.
 func (dirBucket) ErrorAs(error, any) bool { return false }
@@ -218,6 +224,7 @@ func (d dirBucket) NewRangeReader(_ context.Context, key string, offset, length 
 // dirWriter holds what is written until Close: Kai's objects are small, or in memory anyway.
 type dirWriter struct {
 	bytes.Buffer
+	whole *bytes.Reader // of Upload, instead
 	ctx   context.Context
 	d     dirBucket
 	path  string
@@ -231,6 +238,16 @@ func (d dirBucket) NewTypedWriter(ctx context.Context, key, _ string, o *driver.
 		return nil, err
 	}
 	return &dirWriter{ctx: ctx, d: d, path: path, fresh: o.IfNotExist}, nil
+}
+
+// Upload implements driver.Uploader: what is in memory is written from there.
+func (w *dirWriter) Upload(r io.Reader) (err error) {
+	if whole, ok := r.(*bytes.Reader); ok {
+		w.whole = whole
+		return nil
+	}
+	_, err = w.ReadFrom(r)
+	return err
 }
 
 // Close writes the object.
@@ -259,7 +276,14 @@ func (w *dirWriter) write() (err error) {
 		_ = f.Close()
 		_ = os.Remove(f.Name()) // there is none any more after a rename
 	}()
-	if _, err := f.Write(w.Bytes()); err != nil {
+	content := w.whole
+	if content == nil {
+		content = bytes.NewReader(w.Bytes())
+	}
+	if _, err := content.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	if _, err := content.WriteTo(f); err != nil {
 		return err
 	}
 	if err := f.Sync(); err != nil {

@@ -20,9 +20,9 @@ type Source interface {
 	// Sums returns the sum of each leaf of a partition: 0 if it is empty, and another one once any record of it changes. They stand
 	// for what a read quorum holds, not only this node.
 	Sums(ctx context.Context, partition int) ([]uint64, error)
-	// Records calls yield with all records of some leaves, tombstones included, in any order. It stops at the first error of yield, and
-	// returns it.
-	Records(ctx context.Context, partition int, leaves []int, yield func(Record) error) error
+	// Records calls yield with all records of some leaves, tombstones included, in any order; yield keeps no slices, and does not block.
+	// Every few MiB it calls pause, which may: it is to hold nothing then that others need. It stops at the first error of either, and returns it.
+	Records(ctx context.Context, partition int, leaves []int, yield func(Record) error, pause func() error) error
 }
 
 // Options of New.
@@ -63,7 +63,11 @@ type taking struct {
 	ready  []*built
 	held   [][]byte // gather's, by leaf: used again
 	parts  int      // numbers of this node's parts that are taken
-	done   Done
+	told   struct { // when the last part was written
+		bytes int64 // of pack by then
+		at    time.Time
+	}
+	done Done
 }
 
 // built is a partition whose frames are written, or wait in the packer.
@@ -97,7 +101,7 @@ func (s *Snapshotter) Take(ctx context.Context, id string, turn func(partition i
 	}
 	err = t.work(ctx, turn)
 	for _, w := range []*packer{t.pack, t.tables} {
-		_ = w.written() // nothing is on its way any more; if it was, err is of something else
+		w.close()
 	}
 	t.done.Bytes += t.pack.bytes + t.tables.bytes
 	t.done.Puts += t.pack.number + t.tables.number
@@ -144,6 +148,7 @@ func (t *taking) enter(ctx context.Context, id string) error {
 
 func (t *taking) work(ctx context.Context, turn func(int) time.Duration) error {
 	began := time.Now()
+	t.told.at = began
 	var failed error // of a partition; another node may hold it
 	for {
 		covered, err := t.covered(ctx)
@@ -172,8 +177,8 @@ func (t *taking) work(ctx context.Context, turn func(int) time.Duration) error {
 				waits = true
 				break // look again what others did
 			}
-			if len(t.pack.buf) >= packSize*3/4 {
-				if err := t.flush(ctx); err != nil {
+			if t.pack.bytes-t.told.bytes >= tellBytes || time.Since(t.told.at) >= tellEvery {
+				if err := t.tell(ctx); err != nil {
 					return err
 				}
 			}
@@ -259,7 +264,7 @@ func (t *taking) upload(ctx context.Context, p int) error {
 	return nil
 }
 
-// gathered bounds the bytes of records that are held at once. They are written leaf by leaf, so that a leaf
+// gathered bounds, but for what comes before a pause, the bytes of records that are held at once. They are written leaf by leaf, so that a leaf
 // of a large partition is in few pieces.
 const gathered = 16 * frameSize
 
@@ -280,7 +285,7 @@ func (t *taking) gather(ctx context.Context, b *built, leaves []int) error {
 	}
 	size := 0
 	write := func() error {
-		frame := t.pack.buffer()
+		var frame []byte
 		end := func() error {
 			if len(frame) == 0 {
 				return nil
@@ -291,7 +296,7 @@ func (t *taking) gather(ctx context.Context, b *built, leaves []int) error {
 			}
 			b.frames = append(b.frames, ref)
 			b.table.frames = append(b.table.frames, Ref{})
-			frame = t.pack.buffer()
+			frame = nil
 			return nil
 		}
 		for _, l := range leaves {
@@ -304,6 +309,9 @@ func (t *taking) gather(ctx context.Context, b *built, leaves []int) error {
 					continue
 				} else if n == 0 {
 					n = cut(rest, maxRaw) // one record, larger than a frame should be
+				}
+				if frame == nil {
+					frame = t.pack.buffer()
 				}
 				b.table.leaves[l].pieces = append(b.table.leaves[l].pieces, piece{len(b.table.frames), len(frame), n})
 				frame, rest = append(frame, rest[:n]...), rest[n:]
@@ -324,10 +332,13 @@ func (t *taking) gather(ctx context.Context, b *built, leaves []int) error {
 		l.records++
 		before := len(held[r.Leaf])
 		held[r.Leaf] = appendRecord(held[r.Leaf], r)
-		if size += len(held[r.Leaf]) - before; size >= gathered {
-			return write()
-		}
+		size += len(held[r.Leaf]) - before
 		return nil
+	}, func() error {
+		if size < gathered {
+			return nil
+		}
+		return write()
 	})
 	if err != nil {
 		return err
@@ -349,7 +360,13 @@ func cut(records []byte, limit int) (n int) {
 	return n
 }
 
-// flush writes what the packers hold, and a part that names the partitions which are whole now.
+// A part is written once packs of tellBytes are, or tellEvery has passed: what no part names is uploaded again by whoever goes on.
+const (
+	tellBytes = 4 * packSize
+	tellEvery = 10 * time.Second
+)
+
+// flush writes what the packers hold, and a part that names all partitions that are whole.
 func (t *taking) flush(ctx context.Context) error {
 	if len(t.ready) == 0 {
 		return nil
@@ -357,7 +374,22 @@ func (t *taking) flush(ctx context.Context) error {
 	if err := t.pack.flush(ctx); err != nil {
 		return err
 	}
-	for _, b := range t.ready {
+	return t.tell(ctx)
+}
+
+// tell writes a part that names the partitions whose packs are written by now, if there are any.
+func (t *taking) tell(ctx context.Context) error {
+	t.told.bytes, t.told.at = t.pack.bytes, time.Now()
+	ready := t.ready
+	if n := slices.IndexFunc(ready, func(b *built) bool {
+		return slices.ContainsFunc(b.frames, func(r *Ref) bool { return r.Pack == PackID{} })
+	}); n >= 0 {
+		ready = ready[:n]
+	}
+	if len(ready) == 0 {
+		return nil
+	}
+	for _, b := range ready {
 		old := len(b.table.frames) - len(b.frames)
 		for i, ref := range b.frames {
 			b.table.frames[old+i] = *ref
@@ -378,7 +410,7 @@ func (t *taking) flush(ctx context.Context) error {
 		return err
 	}
 	part := Part{Format: Format, Snapshot: t.begin.Snapshot, Node: t.o.Node}
-	for _, b := range t.ready {
+	for _, b := range ready {
 		b.entry.Table = *b.ref
 		b.entry.Packs = append(b.entry.Packs, Pack{b.ref.Pack, t.tables.sizes[b.ref.Pack]})
 		part.Entries = append(part.Entries, b.entry)
@@ -404,7 +436,7 @@ func (t *taking) flush(ctx context.Context) error {
 		t.done.Records += e.Records
 	}
 	t.done.Bytes += int64(len(content))
-	t.ready = nil
+	t.ready = t.ready[len(ready):]
 	return nil
 }
 

@@ -318,9 +318,8 @@ func (s snapshotSource) Sums(ctx context.Context, p int) ([]uint64, error) {
 }
 
 // Records implements backup.Source. The cluster's own registers are among them: they say who held what.
-func (s snapshotSource) Records(ctx context.Context, p int, leaves []int, yield func(backup.Record) error) error {
-	return s.d.repairer.Own(ctx, ring.Partition(p), leaves, func(key, enc []byte) error {
-		hash := ring.Hash(key)
+func (s snapshotSource) Records(ctx context.Context, p int, leaves []int, yield func(backup.Record) error, pause func() error) error {
+	return s.d.repairer.Own(ctx, ring.Partition(p), leaves, func(hash uint64, key, enc []byte) error {
 		return yield(backup.Record{Key: key, Value: enc, Leaf: message.Leaf(hash), Sum: message.Term(hash, record.PeekBallot(enc))})
-	})
+	}, pause)
 }

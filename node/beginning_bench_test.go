@@ -19,7 +19,7 @@ import (
 )
 
 // benchRecords is how many records of 100 bytes, half of them random, the benchmarks of snapshots move.
-const benchRecords = 300_000
+const benchRecords = 1_000_000
 
 func benchRecord(r *rand.Rand, i int, value []byte) (key, enc []byte, hash uint64) {
 	for k := 0; k < len(value)/2; k += 8 {

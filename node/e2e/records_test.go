@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"strconv"
@@ -144,44 +145,77 @@ func (c *client) storeAll(batch []int) error {
 	return failed
 }
 
-// probe gets records at a fixed pace, and remembers how long each took.
+// probe is clients that get records at a fixed pace, and remember how long each took.
 type probe struct {
-	mu   sync.Mutex
-	took []time.Duration
-	stop chan struct{}
-	done sync.WaitGroup
+	addrs atomic.Pointer[[]string]
+	mu    sync.Mutex
+	took  []time.Duration
+	stop  chan struct{}
+	done  sync.WaitGroup
 }
 
-// probe starts one on a node that runs all the while: a get every 2 ms, if it is answered in time.
-func (c *cluster) probe(n *node, count int) *probe {
+// probes get a record every probeEvery each, if the last one is answered by then: 500 a second in all.
+const (
+	probes     = 8
+	probeEvery = 16 * time.Millisecond
+)
+
+// probe starts one. Like what stands behind a load balancer, each get is from any of the nodes that it was told of last.
+func (c *cluster) probe(count int) *probe {
 	p := &probe{stop: make(chan struct{})}
-	p.done.Go(func() {
-		var cl *client
-		tick := time.NewTicker(2 * time.Millisecond)
-		defer tick.Stop()
-		for i := 0; ; i = (i + 7919) % count {
-			select {
-			case <-p.stop:
-				return
-			case <-tick.C:
-			}
-			if cl == nil {
-				if cl, _ = dial(n.client()); cl == nil {
-					continue
+	p.on(c.live())
+	for k := range probes {
+		p.done.Go(func() {
+			conns := map[string]*client{}
+			defer func() {
+				for _, cl := range conns {
+					cl.close()
 				}
-				defer cl.close()
+			}()
+			tick := time.NewTicker(probeEvery)
+			defer tick.Stop()
+			for i := k; ; i = (i + 7919) % count {
+				select {
+				case <-p.stop:
+					return
+				case <-tick.C:
+				}
+				p.get(conns, i)
 			}
-			began := time.Now()
-			if _, ok := cl.do(command{verb: "get", key: recordKey(i)}); !ok {
-				cl = nil
-			}
-			p.mu.Lock()
-			p.took = append(p.took, time.Since(began))
-			p.mu.Unlock()
-		}
-	})
+		})
+	}
 	c.t.Cleanup(p.end)
 	return p
+}
+
+// get gets one record. Connections that cannot be made are a load balancer's to avoid, and do not count.
+func (p *probe) get(conns map[string]*client, i int) {
+	addrs := *p.addrs.Load()
+	addr := addrs[rand.IntN(len(addrs))]
+	cl := conns[addr]
+	if cl == nil {
+		if cl, _ = dial(addr); cl == nil {
+			return
+		}
+		conns[addr] = cl
+	}
+	began := time.Now()
+	if _, ok := cl.do(command{verb: "get", key: recordKey(i)}); !ok {
+		cl.close()
+		delete(conns, addr)
+	}
+	p.mu.Lock()
+	p.took = append(p.took, time.Since(began))
+	p.mu.Unlock()
+}
+
+// on has the gets go to these nodes from now on.
+func (p *probe) on(nodes []*node) {
+	addrs := make([]string, len(nodes))
+	for i, n := range nodes {
+		addrs[i] = n.client()
+	}
+	p.addrs.Store(&addrs)
 }
 
 func (p *probe) end() {
@@ -193,18 +227,23 @@ func (p *probe) end() {
 	p.done.Wait()
 }
 
-// lap tells the 99th percentile since the last lap.
-func (p *probe) lap() string {
+// lap is the 99th percentile of the gets since the last lap, and their number.
+func (p *probe) lap() (p99 time.Duration, gets int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.took) == 0 {
-		return "no gets"
+	gets = len(p.took)
+	if gets > 0 {
+		slices.Sort(p.took)
+		p99 = p.took[gets*99/100]
 	}
-	slices.Sort(p.took)
-	p99 := p.took[len(p.took)*99/100]
-	text := fmt.Sprintf("p99 %.1f ms of %d gets", float64(p99.Microseconds())/1000, len(p.took))
 	p.took = nil
-	return text
+	return p99, gets
+}
+
+// beside tells of the lap that ends now, compared with one before.
+func (p *probe) beside(calm time.Duration) string {
+	p99, gets := p.lap()
+	return fmt.Sprintf("p99 %.1f ms of %d gets, %.1f x the %.1f ms before", p99.Seconds()*1e3, gets, float64(p99)/float64(calm), calm.Seconds()*1e3)
 }
 
 // tally is the partitions that nodes hold, by id, and what they have taken over, by metric.

@@ -21,11 +21,8 @@ func AppendRow(dst, key, enc []byte) (page []byte, ok bool) {
 		dst[0] |= pageMore
 		return dst, false
 	}
-	return AppendRecord(dst, key, enc), true
+	return appendLong(appendShort(dst, key), enc), true
 }
-
-// AppendRecord appends a record as a page has it, and NextRow reads it, whatever the length.
-func AppendRecord(dst, key, enc []byte) []byte { return appendLong(appendShort(dst, key), enc) }
 
 // OpenPage reads the head of a page: whether the partition goes on behind it.
 func OpenPage(page []byte) (rows []byte, more, ok bool) {

@@ -92,10 +92,10 @@ func (c *Cluster) upload(r *rng, p ring.Partition) (rows []item, err error) {
 	for i := range all {
 		all[i] = i
 	}
-	err = inc.repairer.Own(ctx, p, all, func(key, enc []byte) error {
+	err = inc.repairer.Own(ctx, p, all, func(_ uint64, key, enc []byte) error {
 		rows = append(rows, item{slices.Clone(key), slices.Clone(enc)})
 		return nil
-	})
+	}, func() error { return nil })
 	return rows, err
 }
 

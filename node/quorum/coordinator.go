@@ -178,16 +178,18 @@ func (c *Coordinator) hedgeAfter() time.Duration {
 	return min(max(d, minHedge), c.opts.Timeout/4)
 }
 
-// observeLatency keeps a moving average of read latencies.
+// observeEvery is how often a session tells its latency, at most: all of them write to one place, and a busy one has told
+// enough.
+const observeEvery = 4 * time.Millisecond
+
+// observeLatency keeps a moving average of read latencies, and counts them for Tail.
 func (c *Coordinator) observeLatency(d time.Duration) {
 	old := c.latency.Load()
 	if old == 0 {
 		old = int64(d)
 	}
 	c.latency.Store(old + (int64(d)-old)/16)
-	if uint64(d)%tailOf == 0 {
-		c.tail.counts[tailStep(d)].Add(1)
-	}
+	c.tail.counts[tailStep(d)].Add(1)
 }
 
 // Unreachable counts the partitions without a healthy read and write quorum, by the hints of now.

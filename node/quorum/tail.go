@@ -14,8 +14,6 @@ type tail struct {
 
 const (
 	tailSteps = 4 * 26 // to a minute
-	// tailOf is how many batches of gets share one count: what all connections write to is not free.
-	tailOf = 4
 	// leastTail is how many counts can tell something of their slowest hundredth.
 	leastTail = 100
 )

@@ -74,40 +74,27 @@ func (r *Repairer) Level(ctx context.Context, p ring.Partition) (diverged int, e
 }
 
 // Own calls yield with the records of some leaves that this node's replica holds, as they are encoded. What is written meanwhile
-// may be among them or not. The slices are yield's during the call only. It stops at the first error, and returns it.
-func (r *Repairer) Own(ctx context.Context, p ring.Partition, leaves []int, yield func(key, enc []byte) error) error {
+// may be among them or not. The slices are yield's during the call only, and it must not block; pause may: it is called every few
+// MiB, when nothing is held. Own stops at the first error of either, and returns it.
+func (r *Repairer) Own(ctx context.Context, p ring.Partition, leaves []int, yield func(hash uint64, key, enc []byte) error, pause func() error) error {
 	c := r.o.Configuration(p)
 	var set message.LeafSet
 	for _, l := range leaves {
 		set.Add(l)
 	}
-	room, _ := r.pages.Get().(*[]byte)
-	if room == nil {
-		room = new([]byte)
-	}
-	defer r.pages.Put(room)
 	var after []byte
 	for ctx.Err() == nil {
-		rows, more, err := r.o.Local.Page((*room)[:0], p, c.Epoch, after, &set, ownPage)
+		last, err := r.o.Local.Page(p, c.Epoch, after, &set, ownPage, yield)
 		if err != nil {
 			return fmt.Errorf("own records: %w", err)
 		}
-		*room = rows
-		var last []byte
-		for len(rows) > 0 {
-			key, enc, rest, ok := message.NextRow(rows)
-			if !ok {
-				return errors.New("own records: a damaged one")
-			}
-			if err := yield(key, enc); err != nil {
-				return err
-			}
-			rows, last = rest, key
-		}
-		if !more {
+		if last == nil {
 			return nil
 		}
-		after = append(after[:0], last...)
+		if err := pause(); err != nil {
+			return err
+		}
+		after = last
 	}
 	return ctx.Err()
 }

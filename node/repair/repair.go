@@ -76,8 +76,8 @@ type Local interface {
 	// Dead lists records behind the key after that have been dead for age. It reads the disk.
 	Dead(p ring.Partition, after []byte, age time.Duration, limit int) (message.Dead, error)
 	PurgeFence(p ring.Partition) record.Ballot
-	// Page appends records of p behind a key that lie in leaves, as message.NextRow reads them, until there are limit bytes. It reads the disk.
-	Page(dst []byte, p ring.Partition, epoch uint32, after []byte, leaves *message.LeafSet, limit int) (rows []byte, more bool, err error)
+	// Page calls fn with records of p behind a key that lie in leaves, until there are limit bytes: then it returns the last key. It reads the disk; fn must not block.
+	Page(p ring.Partition, epoch uint32, after []byte, leaves *message.LeafSet, limit int, fn func(hash uint64, key, enc []byte) error) (last []byte, err error)
 }
 
 // Repairer is one node's part. Its methods are safe for concurrent use.
@@ -89,7 +89,6 @@ type Repairer struct {
 	pulls    atomic.Int32         // Hints that are worked on
 	away     map[ring.NodeID]bool // members that the pass could not ask; the pass' own
 	missed   int64                // as Counters.Missed, of the pass that goes on
-	pages    sync.Pool            // of Own
 	rested   time.Duration        // between pages of purges, in all; the pass' own
 }
 

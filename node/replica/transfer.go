@@ -145,27 +145,33 @@ func (r *Replica) transfer(call *message.Call, patient bool) {
 	call.Completion.Done(call)
 }
 
-// Page appends to dst the records of p behind the key after that lie in leaves, as message.AppendRecord writes them, until it has limit bytes; more: there may be
-// others. It is a Transfer to this node itself: it reads the disk once for many of a transfer's pages, and blocks for that. What is on its way to the disk may be
-// missing.
-func (r *Replica) Page(dst []byte, p ring.Partition, epoch uint32, after []byte, leaves *message.LeafSet, limit int) (rows []byte, more bool, err error) {
+// Page calls fn with the records of p behind the key after that lie in leaves, until they have limit bytes. Then it returns the last one's key, since there may be
+// others; else nil. It is a Transfer to this node itself: it reads the disk once for many of a transfer's pages, and blocks for that; fn must not block. What is on
+// its way to the disk may be missing. It ends with fn's first error.
+func (r *Replica) Page(p ring.Partition, epoch uint32, after []byte, leaves *message.LeafSet, limit int, fn func(hash uint64, key, enc []byte) error) (last []byte, err error) {
 	scanner, ok := r.opts.Storage.(Scanner)
 	if s := r.serve(p, epoch, len(after)); s != message.OK || !ok {
-		return dst, false, fmt.Errorf("replica: records of partition %d: %s", p, s)
+		return nil, fmt.Errorf("replica: records of partition %d: %s", p, s)
 	}
+	size := 0
 	err = scanner.Scan(p, after, func(key, enc []byte) error {
-		if len(dst) >= limit {
-			return errPageFull
+		hash := ring.Hash(key)
+		if !leaves.Has(message.Leaf(hash)) {
+			return nil
 		}
-		if leaves.Has(message.Leaf(ring.Hash(key))) {
-			dst = message.AppendRecord(dst, key, enc)
+		if err := fn(hash, key, enc); err != nil {
+			return err
 		}
-		return nil
+		if size += len(key) + len(enc); size < limit {
+			return nil
+		}
+		last = slices.Clone(key)
+		return errPageFull
 	})
 	if errors.Is(err, errPageFull) {
-		return dst, true, nil
+		return last, nil
 	}
-	return dst, false, err
+	return nil, err
 }
 
 // isSettled reports whether there is nothing to settle for epoch's configuration of p.

@@ -116,7 +116,7 @@ func (few) Sums(_ context.Context, p int) ([]uint64, error) {
 	return sums, nil
 }
 
-func (few) Records(_ context.Context, p int, leaves []int, yield func(backup.Record) error) error {
+func (few) Records(_ context.Context, p int, leaves []int, yield func(backup.Record) error, _ func() error) error {
 	key := []byte(fmt.Sprint("key", p))
 	r := record.Record{Kind: record.Value, Value: make([]byte, sendBytes*6/10), CAS: 1, Version: 1, Ballot: record.Ballot{Epoch: 1, Stamp: 1}}
 	return yield(backup.Record{Key: key, Value: record.Append(nil, key, &r), Leaf: p, Sum: uint64(p + 1)})
