@@ -74,9 +74,9 @@ func TestElastic(t *testing.T) {
 	count := records(t)
 	long := os.Getenv("RECORDS") != ""
 	// Machines that copy millions of records beside each other are slow to answer, and not dead.
-	limit, replaceAfter := 2*slow+time.Duration(count)*time.Millisecond, 3*time.Second
+	limit, replaceAfter, settle := 2*slow+time.Duration(count)*time.Millisecond, 3*time.Second, time.Second
 	if long {
-		replaceAfter = 10 * time.Second
+		replaceAfter, settle = 10*time.Second, 5*time.Second
 	}
 	c := start(t, 3, fmt.Sprintf("KAI_PARTITIONS=%d", partitions), "KAI_REPLACE_AFTER="+replaceAfter.String(), "KAI_DRAIN_TIMEOUT="+limit.String())
 	c.loadRecords(count)
@@ -85,7 +85,7 @@ func TestElastic(t *testing.T) {
 	step := func(what string, f func()) {
 		t.Helper()
 		p.on(c.live())
-		time.Sleep(time.Second)
+		time.Sleep(settle) // what the change before left to do is not to count as calm
 		p.lap()
 		time.Sleep(2*time.Second + time.Duration(rand.IntN(1000))*time.Millisecond)
 		calm, _ := p.lap()
