@@ -197,19 +197,19 @@ type packer struct {
 	spare  [][]byte
 	buf    []byte
 	open   []*Ref           // in buf
-	sizes  map[PackID]int64 // written
+	sizes  map[PackID]int64 // of those that refs name
 	bytes  int64            // written, in all
-	sent   chan *pack       // what became of the pack on its way; nil: there is none
+	sent   *pack            // on its way; nil: there is none
 	free   []byte           // for the next but one
 	failed error            // of a pack that was not written: for good
 }
 
-// pack is one that is written, or could not be.
+// pack is one that is being written.
 type pack struct {
-	id      PackID
 	content []byte
-	refs    []*Ref // into it
-	err     error
+	refs    []*Ref      // into it; nil: they have been told its name
+	name    chan PackID // comes first, since it takes no disk
+	done    chan error
 }
 
 // ahead is how many frames may wait for their compression, so that it goes on while records are read, and the other way round.
@@ -224,8 +224,8 @@ type job struct {
 }
 
 func newPacker(b *Bucket, tag string) (*packer, error) {
-	atOnce := max(1, runtime.GOMAXPROCS(0)/2) // clients want the others
-	zip, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(atOnce), zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(frameSize))
+	atOnce := max(1, runtime.GOMAXPROCS(0)/2)                                                                                                                                  // clients want the others
+	zip, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(atOnce), zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(frameSize), zstd.WithEncoderCRC(false)) // frames have sums
 	return &packer{bucket: b, tag: tag, zip: zip, sizes: map[PackID]int64{}}, err
 }
 
@@ -285,6 +285,14 @@ func (w *packer) settle(ctx context.Context, left int) error {
 
 // flush writes all that was added, and returns when it is written.
 func (w *packer) flush(ctx context.Context) error {
+	if err := w.begin(ctx); err != nil {
+		return err
+	}
+	return w.written()
+}
+
+// begin begins to write all that was added, and fills in the refs: they hold once written says so.
+func (w *packer) begin(ctx context.Context) error {
 	if err := w.settle(ctx, 0); err != nil {
 		return err
 	}
@@ -293,7 +301,8 @@ func (w *packer) flush(ctx context.Context) error {
 			return err
 		}
 	}
-	return w.written()
+	w.name()
+	return nil
 }
 
 // close gives up what was not flushed, and ends what the packer holds.
@@ -314,33 +323,50 @@ func (w *packer) write(ctx context.Context) error {
 	if err := w.written(); err != nil {
 		return err
 	}
-	p, sent := &pack{content: w.buf, refs: w.open}, make(chan *pack, 1)
-	w.sent, w.buf, w.open, w.free = sent, w.free, nil, nil
+	p := &pack{content: w.buf, refs: w.open, name: make(chan PackID, 1), done: make(chan error, 1)}
+	w.sent, w.buf, w.open, w.free = p, w.free, nil, nil
 	go func() {
-		p.id = sha256.Sum256(p.content)
-		p.err = put(ctx, w.bucket, packKey(p.id), p.content, false)
-		sent <- p
+		id := PackID(sha256.Sum256(p.content))
+		p.name <- id
+		p.done <- put(ctx, w.bucket, packKey(id), p.content, false)
 	}()
 	return nil
 }
 
-// written waits for the pack that is on its way, and fills in the refs into it. After an error everything else fails, too: there are refs into
+// name fills in the refs into the pack on its way.
+func (w *packer) name() {
+	p := w.sent
+	if p == nil || p.refs == nil {
+		return
+	}
+	id := <-p.name
+	for _, ref := range p.refs {
+		ref.Pack = id
+	}
+	p.refs, w.sizes[id] = nil, int64(len(p.content))
+}
+
+// written waits for the pack that is on its way. After an error everything else fails, too: there are refs into
 // what is not there.
 func (w *packer) written() error {
 	if w.sent == nil {
 		return w.failed
 	}
-	p := <-w.sent
-	w.sent, w.free = nil, p.content
-	if w.failed = p.err; p.err != nil {
-		return p.err
+	w.failed = <-w.sent.done
+	if w.failed == nil {
+		w.name()
+		w.bytes += int64(len(w.sent.content))
 	}
-	for _, ref := range p.refs {
-		ref.Pack = p.id
+	w.sent, w.free = nil, w.sent.content
+	return w.failed
+}
+
+// kept waits until all packs that refs name are written.
+func (w *packer) kept() error {
+	if w.sent != nil && w.sent.refs != nil {
+		return w.failed
 	}
-	w.sizes[p.id] = int64(len(p.content))
-	w.bytes += int64(len(p.content))
-	return nil
+	return w.written()
 }
 
 var unzip, _ = zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(maxRaw))

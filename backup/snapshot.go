@@ -371,13 +371,13 @@ func (t *taking) flush(ctx context.Context) error {
 	if len(t.ready) == 0 {
 		return nil
 	}
-	if err := t.pack.flush(ctx); err != nil {
+	if err := t.pack.begin(ctx); err != nil {
 		return err
 	}
 	return t.tell(ctx)
 }
 
-// tell writes a part that names the partitions whose packs are written by now, if there are any.
+// tell writes a part that names the partitions whose packs are written, or named, by now, if there are any.
 func (t *taking) tell(ctx context.Context) error {
 	t.told.bytes, t.told.at = t.pack.bytes, time.Now()
 	ready := t.ready
@@ -406,7 +406,8 @@ func (t *taking) tell(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := t.tables.flush(ctx); err != nil {
+	// A pack that is named may not be written yet.
+	if err := errors.Join(t.tables.flush(ctx), t.pack.kept()); err != nil {
 		return err
 	}
 	part := Part{Format: Format, Snapshot: t.begin.Snapshot, Node: t.o.Node}

@@ -73,9 +73,9 @@ func (e *ec2) load(ctx context.Context) (aws.Config, error) {
 	return cfg, nil
 }
 
-// ec2Endpoint is where EC2 answers.
-func ec2Endpoint(region string) string {
-	for _, name := range []string{"AWS_ENDPOINT_URL_EC2", "AWS_ENDPOINT_URL"} {
+// awsEndpoint is where a service answers.
+func awsEndpoint(service, region string) string {
+	for _, name := range []string{"AWS_ENDPOINT_URL_" + awsVariables[service], "AWS_ENDPOINT_URL"} {
 		if u := os.Getenv(name); u != "" {
 			return strings.TrimSuffix(u, "/") + "/"
 		}
@@ -84,8 +84,11 @@ func ec2Endpoint(region string) string {
 	if strings.HasPrefix(region, "cn-") {
 		domain = "amazonaws.com.cn"
 	}
-	return "https://ec2." + region + "." + domain + "/"
+	return "https://" + service + "." + region + "." + domain + "/"
 }
+
+// awsVariables are the ends of the SDK's variables for a service's endpoint.
+var awsVariables = map[string]string{"ec2": "EC2", "autoscaling": "AUTO_SCALING"}
 
 // ec2Instances is the answer to DescribeInstances, as far as it matters.
 type ec2Instances struct {
@@ -100,9 +103,14 @@ type ec2Instances struct {
 	Next string `xml:"nextToken"`
 }
 
-type ec2Error struct {
-	Code    string `xml:"Errors>Error>Code"`
-	Message string `xml:"Errors>Error>Message"`
+// awsError is why a service refused; where that stands differs.
+type awsError struct {
+	Code    string `xml:"Error>Code"`
+	Message string `xml:"Error>Message"`
+	EC2     struct {
+		Code    string `xml:"Code"`
+		Message string `xml:"Message"`
+	} `xml:"Errors>Error"`
 }
 
 // Peers implements Finder: instances that run, or are about to.
@@ -118,7 +126,10 @@ func (e *ec2) Peers(ctx context.Context) (peers []Peer, err error) {
 	}
 	for range maxPages {
 		var answer ec2Instances
-		if err := page(ctx, func(ctx context.Context) error { return e.ask(ctx, cfg, form, &answer) }); err != nil {
+		if err := page(ctx, func(ctx context.Context) error {
+			answer = ec2Instances{}
+			return query(ctx, cfg, "ec2", form, &answer)
+		}); err != nil {
 			return peers, fmt.Errorf("discovery: aws: %w", err)
 		}
 		var all []instance
@@ -136,9 +147,10 @@ func (e *ec2) Peers(ctx context.Context) (peers []Peer, err error) {
 	return peers, fmt.Errorf("discovery: aws: more than %d pages", maxPages)
 }
 
-func (e *ec2) ask(ctx context.Context, cfg aws.Config, form url.Values, answer *ec2Instances) error {
+// query asks a service by its query API, and reads its answer, if that is wanted.
+func query(ctx context.Context, cfg aws.Config, service string, form url.Values, answer any) error {
 	body := form.Encode()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, ec2Endpoint(cfg.Region), strings.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, awsEndpoint(service, cfg.Region), strings.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -148,23 +160,25 @@ func (e *ec2) ask(ctx context.Context, cfg aws.Config, form url.Values, answer *
 		return fmt.Errorf("%w: credentials: %w", errTryAgain, err)
 	}
 	sum := sha256.Sum256([]byte(body))
-	if err := v4.NewSigner().SignHTTP(ctx, credentials, req, hex.EncodeToString(sum[:]), "ec2", cfg.Region, time.Now()); err != nil {
+	if err := v4.NewSigner().SignHTTP(ctx, credentials, req, hex.EncodeToString(sum[:]), service, cfg.Region, time.Now()); err != nil {
 		return err
 	}
 	code, content, err := fetch(cfg.HTTPClient, req)
 	switch {
 	case err != nil:
 		return err
+	case code == http.StatusOK && answer == nil:
+		return nil
 	case code == http.StatusOK:
-		*answer = ec2Instances{}
 		return xml.Unmarshal(content, answer)
 	}
-	var why ec2Error
+	var why awsError
 	_ = xml.Unmarshal(content, &why) // another body is told by its code
-	err = fmt.Errorf("DescribeInstances: %d %s: %s", code, why.Code, why.Message)
-	switch why.Code {
-	case "UnauthorizedOperation":
-		return fmt.Errorf("%w; the instance's role needs ec2:DescribeInstances", err)
+	kind := cmp.Or(why.Code, why.EC2.Code)
+	err = fmt.Errorf("%s: %d %s: %s", form.Get("Action"), code, kind, cmp.Or(why.Message, why.EC2.Message))
+	switch kind {
+	case "UnauthorizedOperation", "AccessDenied":
+		return fmt.Errorf("%w; the instance's role needs %s:%s", err, service, form.Get("Action"))
 	case "RequestLimitExceeded", "Throttling":
 		return fmt.Errorf("%w: %w", errTryAgain, err)
 	}

@@ -2,8 +2,7 @@ package discovery
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -14,8 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"kai/discovery/cloudtest"
 )
 
 // fakeAWS is the metadata service of an instance (IMDSv2 only), and EC2, on loopback. It checks what the real ones do.
@@ -73,6 +71,15 @@ func (f *fakeAWS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				awsKey, awsSecret, awsSession, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
 		case "/latest/dynamic/instance-identity/document":
 			fmt.Fprint(w, `{"region":"xx-test-1"}`)
+		case "/latest/meta-data/instance-id":
+			fmt.Fprint(w, "i-1")
+		case "/latest/meta-data/placement/availability-zone":
+			if f.throttle > 0 {
+				f.throttle--
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			}
+			fmt.Fprint(w, "xx-test-1a")
 		default:
 			w.WriteHeader(http.StatusNotFound)
 		}
@@ -84,7 +91,7 @@ func (f *fakeAWS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // describe is EC2's DescribeInstances: two pages, one instance without an address yet, one with IPv6 only.
 func (f *fakeAWS) describe(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
-	if why := unsigned(r, body); why != "" {
+	if why := cloudtest.Unsigned(r, body, "ec2"); why != "" {
 		f.t.Error(why)
 		w.WriteHeader(http.StatusForbidden)
 		return
@@ -120,27 +127,6 @@ func (f *fakeAWS) describe(w http.ResponseWriter, r *http.Request) {
 	default:
 		f.t.Errorf("asked for %q", tag)
 	}
-}
-
-// unsigned says what is wrong with a request's signature.
-func unsigned(r *http.Request, body []byte) string {
-	at, err := time.Parse("20060102T150405Z", r.Header.Get("X-Amz-Date"))
-	if err != nil || time.Since(at).Abs() > time.Minute {
-		return "signed at " + r.Header.Get("X-Amz-Date")
-	}
-	again, err := http.NewRequest(r.Method, "http://"+r.Host+r.URL.String(), bytes.NewReader(body))
-	if err != nil {
-		return err.Error()
-	}
-	again.Header.Set("Content-Type", r.Header.Get("Content-Type"))
-	sum := sha256.Sum256(body)
-	if err := v4.NewSigner().SignHTTP(r.Context(), aws.Credentials{AccessKeyID: awsKey, SecretAccessKey: awsSecret, SessionToken: awsSession}, again, hex.EncodeToString(sum[:]), "ec2", "xx-test-1", at); err != nil {
-		return err.Error()
-	}
-	if r.Header.Get("Authorization") != again.Header.Get("Authorization") || r.Header.Get("X-Amz-Security-Token") != awsSession {
-		return fmt.Sprintf("signature %q, not %q", r.Header.Get("Authorization"), again.Header.Get("Authorization"))
-	}
-	return ""
 }
 
 func found(t *testing.T, spec string) (string, error) {
@@ -182,12 +168,38 @@ func TestAWS(t *testing.T) {
 	}
 }
 
+func TestPreemption(t *testing.T) {
+	f := newFakeGCE(t)
+	quiet, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if d := AwaitDeparture(quiet, "gce:group=kai", func(err error) { t.Error(err) }); d != nil {
+		t.Errorf("%+v", d)
+	}
+	f.mu.Lock()
+	f.preempted = true
+	f.mu.Unlock()
+	d := AwaitDeparture(t.Context(), "gce:group=kai", func(err error) { t.Error(err) })
+	if d == nil || time.Until(d.By) > 30*time.Second {
+		t.Fatalf("%+v", d)
+	}
+	d.Hold(t.Context(), func(err error) { t.Error(err) })
+	if err := d.Complete(t.Context()); err != nil {
+		t.Error(err)
+	}
+	none, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if d := AwaitDeparture(none, "static:127.0.0.1:1", func(err error) { t.Error(err) }); d != nil {
+		t.Errorf("%+v without a cloud", d)
+	}
+}
+
 // fakeGCE is the metadata server of an instance, and Compute Engine, on loopback.
 type fakeGCE struct {
-	t        *testing.T
-	mu       sync.Mutex
-	throttle int
-	partial  bool
+	t         *testing.T
+	mu        sync.Mutex
+	throttle  int
+	partial   bool
+	preempted bool
 }
 
 func newFakeGCE(t *testing.T) *fakeGCE {
@@ -215,6 +227,12 @@ func (f *fakeGCE) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/computeMetadata/v1/project/project-id":
 			fmt.Fprint(w, "ours")
+		case "/computeMetadata/v1/instance/preempted":
+			fmt.Fprint(w, map[bool]string{true: "TRUE", false: "FALSE"}[f.preempted])
+		case "/computeMetadata/v1/instance/id":
+			fmt.Fprint(w, "1")
+		case "/computeMetadata/v1/instance/zone":
+			fmt.Fprint(w, "projects/1/zones/a")
 		case "/computeMetadata/v1/instance/service-accounts/default/token":
 			fmt.Fprint(w, `{"access_token":"a-token","expires_in":3600,"token_type":"Bearer"}`)
 		default:
@@ -264,6 +282,31 @@ func TestGCE(t *testing.T) {
 	}
 }
 
+func TestHere(t *testing.T) {
+	if p, err := Here(t.Context(), "static:127.0.0.1:1 dns:kai:11213"); err != nil || p != (Place{}) {
+		t.Errorf("%+v, %v: there is no cloud", p, err)
+	}
+	t.Run("aws", func(t *testing.T) {
+		f := newFakeAWS(t)
+		f.throttle = 1
+		if p, err := Here(t.Context(), "dns:kai:1;aws:asg=group"); err != nil || p != (Place{"i-1", "xx-test-1a"}) {
+			t.Errorf("%+v, %v", p, err)
+		}
+		t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if p, err := Here(ctx, "aws:asg=group"); err == nil || p != (Place{}) {
+			t.Errorf("%+v, %v: nobody answers", p, err)
+		}
+	})
+	t.Run("gce", func(t *testing.T) {
+		newFakeGCE(t)
+		if p, err := Here(t.Context(), "gce:group=kai"); err != nil || p != (Place{"1", "a"}) {
+			t.Errorf("%+v, %v", p, err)
+		}
+	})
+}
+
 func TestCloudForms(t *testing.T) {
 	for spec, hint := range map[string]string{
 		"aws:":                     "aws:tag=KEY=VALUE",
@@ -280,5 +323,55 @@ func TestCloudForms(t *testing.T) {
 		if _, err := Parse(spec); err == nil || !strings.Contains(err.Error(), hint) {
 			t.Errorf("%q: %v; want a hint of %q", spec, err, hint)
 		}
+	}
+}
+
+// An instance hears of its end, has its group wait, and lets go.
+func TestDeparture(t *testing.T) {
+	newFakeAWS(t) // what else of the environment is to be unset
+	a := cloudtest.NewAWS()
+	defer a.Close()
+	for _, e := range a.Launch("i-1", "10.0.0.1", "xx-test-1a") {
+		name, value, _ := strings.Cut(e, "=")
+		t.Setenv(name, value)
+	}
+	report := func(err error) { t.Error(err) }
+	quiet, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if d := AwaitDeparture(quiet, "aws:asg=kai", report); d != nil {
+		t.Fatalf("nobody has given notice: %+v", d)
+	}
+	a.ScaleIn("i-1")
+	d := AwaitDeparture(t.Context(), "dns:kai:1 aws:asg=kai", report)
+	if d == nil || !d.By.IsZero() {
+		t.Fatalf("%+v", d)
+	}
+	ctx, release := context.WithCancel(t.Context())
+	held := make(chan struct{})
+	go func() { d.Hold(ctx, report); close(held) }()
+	for beats := 0; beats == 0; time.Sleep(10 * time.Millisecond) {
+		beats, _ = a.Lifecycle("i-1")
+	}
+	release()
+	<-held
+	if _, done := a.Lifecycle("i-1"); !done.IsZero() {
+		t.Error("let go while it had things to do")
+	}
+	if err := d.Complete(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, done := a.Lifecycle("i-1"); done.IsZero() {
+		t.Error("its group waits on")
+	}
+	if faults := a.Faults(); len(faults) > 0 {
+		t.Error(faults)
+	}
+	if err := d.Complete(t.Context()); err == nil || !strings.Contains(err.Error(), "timeout") {
+		t.Errorf("nothing waits any more: %v", err)
+	}
+	by := time.Now().Add(2 * time.Minute).Truncate(time.Second)
+	a.Interrupt("i-1", by)
+	if d = AwaitDeparture(t.Context(), "aws:asg=kai", report); d == nil || !d.By.Equal(by) || !strings.Contains(d.Why, "spot") {
+		t.Errorf("%+v", d)
 	}
 }

@@ -50,7 +50,7 @@ func Parse(spec string) (Finder, error) { return ParseWith(spec, net.DefaultReso
 // ParseWith is Parse with the resolver to use.
 func ParseWith(spec string, r Resolver) (Finder, error) {
 	var all many
-	for _, one := range strings.FieldsFunc(spec, func(c rune) bool { return c == ';' || c == ' ' || c == '\t' || c == '\n' }) {
+	for _, one := range split(spec) {
 		f, err := parseOne(one, lookup{r, LookupTimeout})
 		if err != nil {
 			return nil, fmt.Errorf("discovery %q: %w", one, err)
@@ -58,6 +58,10 @@ func ParseWith(spec string, r Resolver) (Finder, error) {
 		all = append(all, f)
 	}
 	return all, nil
+}
+
+func split(spec string) []string {
+	return strings.FieldsFunc(spec, func(c rune) bool { return c == ';' || c == ' ' || c == '\t' || c == '\n' })
 }
 
 func parseOne(spec string, l lookup) (Finder, error) {

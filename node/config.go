@@ -44,7 +44,7 @@ type Config struct {
 	// VNodes is fixed at founding.
 	VNodes int `env:"KAI_VNODES" envDefault:"128" means:"places of a node on the ring; fixed at founding" want:"a number from 1 to 4096, for example 128"`
 	// Zone lets placement put the replicas of a partition into distinct failure domains.
-	Zone string `env:"KAI_ZONE" means:"failure domain of this node; replicas spread over zones" want:"up to 64 letters, digits, dots, dashes and underscores"`
+	Zone string `env:"KAI_ZONE" means:"failure domain of this node; replicas spread over zones. With aws: and gce: in KAI_DISCOVERY the cloud tells it" want:"up to 64 letters, digits, dots, dashes and underscores"`
 	// Weight lets larger machines hold more. It may change with a restart: partitions move then.
 	Weight ring.Weight `env:"KAI_WEIGHT" envDefault:"1.0" means:"how much this node is to hold, beside the others' weights" want:"a number from 0.1 to 10, for example 2"`
 	// Durability trades latency for what an acknowledgement stands for: with always, data flushed to

@@ -22,6 +22,8 @@ type identity struct {
 	Format int         `json:"format"`
 	Node   ring.NodeID `json:"node_id"`
 	Boot   uint64      `json:"boot"`
+	// Zone that the cloud told last; empty: none did.
+	Zone string `json:"zone,omitempty"`
 	// Process is a random number of this start: a disk that was set back by one start bears, when it
 	// starts again, a boot count that peers have seen already.
 	Process uint64 `json:"-"`

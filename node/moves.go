@@ -24,12 +24,6 @@ const (
 
 // move takes a slot, if this node has none, and then part in the moves of partitions, until ctx ends.
 func (n *node) move(ctx context.Context, d *dataPath) error {
-	if err := n.takeSlot(ctx, d); err != nil {
-		return err
-	}
-	if ctx.Err() != nil {
-		return nil
-	}
 	seen := newSightings(n, d)
 	o := placement.Options{
 		Self: n.identity.Node, Partitions: d.founding.Partitions, Quorum: d.founding.Quorum,
@@ -44,6 +38,12 @@ func (n *node) move(ctx context.Context, d *dataPath) error {
 		o.Preload = b.preload
 	}
 	mover := placement.NewMover(o)
+	if err := n.takeSlot(ctx, d, mover.Learn); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
 	d.mover.Store(mover)
 	d.seen.Store(seen)
 	var metered sync.WaitGroup
@@ -53,8 +53,9 @@ func (n *node) move(ctx context.Context, d *dataPath) error {
 }
 
 // takeSlot finds out this node's slot: a founder's is its place in the founding; another node claims
-// the first that nobody has, for good, in a register of the cluster.
-func (n *node) takeSlot(ctx context.Context, d *dataPath) error {
+// the first that nobody has, for good, in a register of the cluster. Whoever is new must learn first, from those
+// who are there, where that register is: the founders that it knows of may all be gone.
+func (n *node) takeSlot(ctx context.Context, d *dataPath, learn func()) error {
 	slot, err := n.ownSlot(d.founding)
 	if err != nil {
 		return err
@@ -63,6 +64,7 @@ func (n *node) takeSlot(ctx context.Context, d *dataPath) error {
 		if next >= int(noSlot) {
 			return fmt.Errorf("all %d slots of cluster %s have been given away", next, d.founding.ClusterID)
 		}
+		learn()
 		owner, err := d.coordinator.Decide(ctx, placement.SlotKey(uint16(next)), []byte(n.identity.Node))
 		switch {
 		case err != nil:
@@ -114,26 +116,29 @@ type told func(error)
 func (f told) Committed(err error) { f(err) }
 
 // drain hands over what this node holds, and returns when it holds nothing, when there is nobody to
-// take it, or when KAI_DRAIN_TIMEOUT is over. Everything must run on meanwhile.
-func (n *node) drain() {
+// take it, or when KAI_DRAIN_TIMEOUT is over, or it is time for the rest before the machine ends (zero: nobody knows when). Everything must run on meanwhile.
+func (n *node) drain(machineEnds time.Time) {
 	n.stopping.Store(true)
 	d := n.data.Load()
 	if d == nil || n.cfg.DrainTimeout == 0 {
 		return
 	}
-	began, total := time.Now(), n.holds(d)
+	began, total, timeout := time.Now(), n.holds(d), n.cfg.DrainTimeout
+	if !machineEnds.IsZero() {
+		timeout = min(timeout, machineEnds.Sub(began)-stopsWithin)
+	}
 	if why := n.cannotDrain(d); total == 0 || why != "" {
 		n.log.Info("nothing is handed over", "partitions", total, "reason", why)
 		return
 	}
-	n.log.Info("node drains", "partitions", total, "timeout", n.cfg.DrainTimeout.String())
+	n.log.Info("node drains", "partitions", total, "timeout", timeout.Round(time.Second).String())
 	n.draining.Store(true)
 	n.membership.SetDraining(true)
 	report := began
 	for left := total; left > 0; left = n.holds(d) {
 		time.Sleep(50 * time.Millisecond)
 		now := time.Now()
-		if now.Sub(began) > n.cfg.DrainTimeout {
+		if now.Sub(began) > timeout {
 			n.log.Warn("drain is not complete: what this node still holds has fewer replicas until others replace it",
 				"partitions", left, "after", now.Sub(began).Round(time.Millisecond).String())
 			return

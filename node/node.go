@@ -123,6 +123,11 @@ func (n *node) open() error {
 		return fail(err)
 	}
 	n.log = n.log.With("self", string(n.identity.Node))
+	ctx, cancel := context.WithTimeout(context.Background(), zoneWait)
+	defer cancel()
+	if err := n.learnZone(ctx); err != nil {
+		return fail(err)
+	}
 	if n.fence, err = replica.OpenFence(st, time.Now); err != nil {
 		return fail(err)
 	}
@@ -246,9 +251,17 @@ func (n *node) run(ctx context.Context, l listeners) error {
 	for _, s := range stages {
 		go func() { <-s.failed(); failed <- struct{}{} }()
 	}
+	watch, unwatch := context.WithCancel(context.Background())
+	defer unwatch()
+	departures := n.departures(watch)
+	var departure *discovery.Departure
 	select {
 	case <-ctx.Done():
-		n.drain()
+		n.drain(time.Time{})
+		n.log.Info("node stops")
+	case departure = <-departures:
+		go departure.Hold(watch, n.cloudFailed)
+		n.drain(departure.By)
 		n.log.Info("node stops")
 	case <-failed:
 	}
@@ -257,6 +270,8 @@ func (n *node) run(ctx context.Context, l listeners) error {
 		err = errors.Join(err, s.stop())
 	}
 	err = errors.Join(err, n.store.Close())
+	unwatch()
+	n.depart(departure)
 	if err != nil {
 		return err // who called Run reports it
 	}

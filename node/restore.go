@@ -17,10 +17,11 @@ const (
 	// restoreBatch and restoreBytes bound what one request to restore has under way.
 	restoreBatch = 512
 	restoreBytes = 1 << 20
-	// restoreTries is how often a record is tried that could not be decided; a wait of restoreWait, and then twice as long each time, comes
-	// between.
-	restoreTries = 6
+	// restoreTries is how often a record is tried that could not be decided; a wait of restoreWait, and then twice as long each time up to restoreRest, comes
+	// between: some 30 s in all, since restores are work for a cluster that is hardly up.
+	restoreTries = 12
 	restoreWait  = 100 * time.Millisecond
+	restoreRest  = 5 * time.Second
 )
 
 // MaxRecord implements console.Restorer.
@@ -115,7 +116,7 @@ func restoreOps(ctx context.Context, session *quorum.Session, ops []record.Op, d
 				return ctx.Err()
 			case <-time.After(wait):
 			}
-			wait *= 2
+			wait = min(2*wait, restoreRest)
 		}
 	}
 	return nil

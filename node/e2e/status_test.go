@@ -28,6 +28,7 @@ type share struct {
 	Slot       int    `json:"slot"`
 	Alive      bool   `json:"alive"`
 	AdminAddr  string `json:"admin_addr"`
+	Zone       string `json:"zone"`
 	Boot       uint64 `json:"boot"`
 	Partitions int    `json:"partitions"`
 }

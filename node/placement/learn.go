@@ -139,8 +139,9 @@ func (m *Mover) adoptAll(newer []byte) error {
 	return nil
 }
 
-// learnNext asks one node, one after the other, and remembers in m.heard who has told all it knows.
-func (m *Mover) learnNext() {
+// Learn asks one node for newer configurations, one after the other with each call, and adopts them; it remembers who has told all it
+// knows. Run does so by itself. It blocks until that node has answered or Options.Timeout is over, without being run, too.
+func (m *Mover) Learn() {
 	if m.o.Everybody == nil {
 		return
 	}

@@ -193,7 +193,7 @@ const (
 // learn keeps the configurations up to date until ctx ends.
 func (m *Mover) learn(ctx context.Context) {
 	for {
-		m.learnNext()
+		m.Learn()
 		pause := learnEvery
 		if m.o.Everybody != nil && !m.informed() {
 			pause = min(m.o.Tick/4, learnAll/time.Duration(len(m.o.Everybody())+1))
