@@ -5,6 +5,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +13,55 @@ import (
 
 	"kai/discovery/cloudtest"
 )
+
+// launch starts a node as an instance of a cloud's group.
+func (c *cluster) launch(cloud *cloudtest.AWS, n *node, zones, env []string) {
+	c.t.Helper()
+	i := slices.Index(c.nodes, n)
+	n.env = append(slices.Clone(env), cloud.Launch("i-"+n.name, n.ip, zones[i%len(zones)])...)
+	if err := n.start(); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// TestFoundedByGroup: five instances that a group starts at the same moment found one cluster, with a bucket and without. KAI_E2E_SOAK=1 has
+// them do so twenty times each.
+func TestFoundedByGroup(t *testing.T) {
+	rounds := 2
+	if os.Getenv("KAI_E2E_SOAK") != "" {
+		rounds = 20
+	}
+	for _, bucket := range []bool{false, true} {
+		for round := range rounds {
+			t.Run(fmt.Sprint("bucket ", bucket, " round ", round), func(t *testing.T) {
+				cloud := cloudtest.NewAWS()
+				defer cloud.Close()
+				env := []string{"KAI_PARTITIONS=64", "KAI_CLUSTER=e2e", "KAI_BOOTSTRAP_EXPECT=5", "KAI_DISCOVERY=aws:asg=" + cloud.Group}
+				if bucket {
+					env = append(env, "KAI_BACKUP_URL=file://"+t.TempDir())
+				}
+				c := prepare(t, 5)
+				began := time.Now()
+				for _, n := range c.nodes {
+					c.launch(cloud, n, []string{"a", "b", "c"}, env)
+				}
+				c.mustBeReady()
+				t.Logf("ready after %.1f s", time.Since(began).Seconds())
+				ids := map[string]bool{}
+				for _, n := range c.nodes {
+					st, err := n.status()
+					if err != nil {
+						t.Fatal(err)
+					}
+					ids[st.Cluster.ID] = true
+				}
+				if len(ids) != 1 {
+					t.Errorf("%d clusters: %v", len(ids), ids)
+				}
+			})
+		}
+	}
+}
 
 // TestAutoscaling: nodes that know nothing but the name of their autoscaling group found a cluster, learn their zones, and come
 // and go as the group, the spot market and accidents will, while clients work. A node that is to go hands over first, and then says so to the group.
@@ -23,13 +73,7 @@ func TestAutoscaling(t *testing.T) {
 	zones := []string{"xx-test-1a", "xx-test-1b", "xx-test-1c"}
 	env := []string{fmt.Sprintf("KAI_PARTITIONS=%d", partitions), "KAI_CLUSTER=e2e", "KAI_BOOTSTRAP_EXPECT=5", "KAI_DISCOVERY=aws:asg=" + cloud.Group, "KAI_REPLACE_AFTER=3s"}
 	c := prepare(t, 5)
-	launch := func(n *node) {
-		i := slices.Index(c.nodes, n)
-		n.env = append(slices.Clone(env), cloud.Launch("i-"+n.name, n.ip, zones[i%3])...)
-		if err := n.start(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	launch := func(n *node) { c.launch(cloud, n, zones, env) }
 	began := time.Now()
 	for _, n := range c.nodes {
 		launch(n)
