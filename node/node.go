@@ -255,12 +255,13 @@ func (n *node) run(ctx context.Context, l listeners) error {
 	defer unwatch()
 	departures := n.departures(watch)
 	var departure *discovery.Departure
+	var holding sync.WaitGroup
 	select {
 	case <-ctx.Done():
 		n.drain(time.Time{})
 		n.log.Info("node stops")
 	case departure = <-departures:
-		go departure.Hold(watch, n.cloudFailed)
+		holding.Go(func() { departure.Hold(watch, n.cloudFailed) })
 		n.drain(departure.By)
 		n.log.Info("node stops")
 	case <-failed:
@@ -271,6 +272,7 @@ func (n *node) run(ctx context.Context, l listeners) error {
 	}
 	err = errors.Join(err, n.store.Close())
 	unwatch()
+	holding.Wait()
 	n.depart(departure)
 	if err != nil {
 		return err // who called Run reports it
