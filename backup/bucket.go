@@ -224,8 +224,10 @@ type job struct {
 }
 
 func newPacker(b *Bucket, tag string) (*packer, error) {
-	atOnce := max(1, runtime.GOMAXPROCS(0)/2)                                                                                                                                  // clients want the others
-	zip, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(atOnce), zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(frameSize), zstd.WithEncoderCRC(false)) // frames have sums
+	zip, err := zstd.NewWriter(nil,
+		zstd.WithEncoderConcurrency(max(1, runtime.GOMAXPROCS(0)/2)), // clients want the others
+		zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(frameSize),
+		zstd.WithEncoderCRC(false)) // frames have sums
 	return &packer{bucket: b, tag: tag, zip: zip, sizes: map[PackID]int64{}}, err
 }
 

@@ -1,13 +1,10 @@
 package discovery
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,117 +13,20 @@ import (
 	"kai/discovery/cloudtest"
 )
 
-// fakeAWS is the metadata service of an instance (IMDSv2 only), and EC2, on loopback. It checks what the real ones do.
-type fakeAWS struct {
-	t     *testing.T
-	mu    sync.Mutex
-	calls []string
-	// throttle so many calls of EC2 first; refuse all: with that code and body.
-	throttle, code int
-	body           string
-}
-
-const (
-	awsKey, awsSecret, awsSession = "AKIAFAKE", "secret", "session"
-	imdsToken                     = "a-token"
-)
-
-func newFakeAWS(t *testing.T) *fakeAWS {
-	f := &fakeAWS{t: t}
-	server := httptest.NewServer(f)
-	t.Cleanup(server.Close)
-	for name, value := range map[string]string{
-		"AWS_EC2_METADATA_SERVICE_ENDPOINT": server.URL, "AWS_ENDPOINT_URL_EC2": server.URL, "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "",
-		"AWS_REGION": "", "AWS_DEFAULT_REGION": "", "AWS_PROFILE": "", "AWS_CONFIG_FILE": t.TempDir() + "/none", "AWS_SHARED_CREDENTIALS_FILE": t.TempDir() + "/none",
-		"AWS_EC2_METADATA_DISABLED": "", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "", "AWS_CONTAINER_CREDENTIALS_FULL_URI": "", "AWS_WEB_IDENTITY_TOKEN_FILE": "",
-	} {
+// inAWS has the test run on the first of a group's instances. Faults of what was asked fail it.
+func inAWS(t *testing.T) *cloudtest.AWS {
+	a := cloudtest.NewAWS()
+	t.Cleanup(func() {
+		a.Close()
+		if faults := a.Faults(); len(faults) > 0 {
+			t.Errorf("asked wrongly: %q", faults)
+		}
+	})
+	for _, e := range a.Launch("i-1", "10.0.0.1", "xx-test-1a") {
+		name, value, _ := strings.Cut(e, "=")
 		t.Setenv(name, value)
 	}
-	return f
-}
-
-func (f *fakeAWS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.calls = append(f.calls, r.Method+" "+r.URL.Path)
-	if r.URL.Path == "/latest/api/token" {
-		if r.Method != http.MethodPut || r.Header.Get("X-Aws-Ec2-Metadata-Token-Ttl-Seconds") == "" {
-			w.WriteHeader(http.StatusBadRequest)
-			return
-		}
-		w.Header().Set("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "21600")
-		fmt.Fprint(w, imdsToken)
-		return
-	}
-	if strings.HasPrefix(r.URL.Path, "/latest/") {
-		if r.Header.Get("X-Aws-Ec2-Metadata-Token") != imdsToken {
-			w.WriteHeader(http.StatusUnauthorized)
-			return
-		}
-		switch r.URL.Path {
-		case "/latest/meta-data/iam/security-credentials/":
-			fmt.Fprint(w, "role")
-		case "/latest/meta-data/iam/security-credentials/role":
-			fmt.Fprintf(w, `{"Code":"Success","Type":"AWS-HMAC","AccessKeyId":%q,"SecretAccessKey":%q,"Token":%q,"Expiration":%q}`,
-				awsKey, awsSecret, awsSession, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
-		case "/latest/dynamic/instance-identity/document":
-			fmt.Fprint(w, `{"region":"xx-test-1"}`)
-		case "/latest/meta-data/instance-id":
-			fmt.Fprint(w, "i-1")
-		case "/latest/meta-data/placement/availability-zone":
-			if f.throttle > 0 {
-				f.throttle--
-				w.WriteHeader(http.StatusServiceUnavailable)
-				return
-			}
-			fmt.Fprint(w, "xx-test-1a")
-		default:
-			w.WriteHeader(http.StatusNotFound)
-		}
-		return
-	}
-	f.describe(w, r)
-}
-
-// describe is EC2's DescribeInstances: two pages, one instance without an address yet, one with IPv6 only.
-func (f *fakeAWS) describe(w http.ResponseWriter, r *http.Request) {
-	body, _ := io.ReadAll(r.Body)
-	if why := cloudtest.Unsigned(r, body, "ec2"); why != "" {
-		f.t.Error(why)
-		w.WriteHeader(http.StatusForbidden)
-		return
-	}
-	if f.throttle > 0 {
-		f.throttle--
-		w.WriteHeader(http.StatusServiceUnavailable)
-		fmt.Fprint(w, `<Response><Errors><Error><Code>RequestLimitExceeded</Code><Message>slow down</Message></Error></Errors></Response>`)
-		return
-	}
-	if f.code != 0 {
-		w.WriteHeader(f.code)
-		fmt.Fprint(w, f.body)
-		return
-	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	if err := r.ParseForm(); err != nil || r.PostForm.Get("Action") != "DescribeInstances" || r.PostForm.Get("Version") != "2016-11-15" {
-		f.t.Errorf("form %v, %v", r.PostForm, err)
-	}
-	if got := r.PostForm["Filter.2.Value.1"]; r.PostForm.Get("Filter.2.Name") != "instance-state-name" || !slices.Equal(got, []string{"pending"}) || r.PostForm.Get("Filter.2.Value.2") != "running" {
-		f.t.Errorf("filters %v", r.PostForm)
-	}
-	item := func(id, ip, ip6, zone string) string {
-		return fmt.Sprintf("<item><instancesSet><item><instanceId>%s</instanceId><privateIpAddress>%s</privateIpAddress><ipv6Address>%s</ipv6Address><placement><availabilityZone>%s</availabilityZone></placement></item></instancesSet></item>", id, ip, ip6, zone)
-	}
-	switch tag := r.PostForm.Get("Filter.1.Name") + "=" + r.PostForm.Get("Filter.1.Value.1") + " " + r.PostForm.Get("NextToken"); tag {
-	case "tag:kai=a b ":
-		fmt.Fprintf(w, "<DescribeInstancesResponse><reservationSet>%s%s</reservationSet><nextToken>more</nextToken></DescribeInstancesResponse>", item("i-1", "10.0.0.1", "", "xx-test-1a"), item("i-2", "", "", "xx-test-1a"))
-	case "tag:kai=a b more":
-		fmt.Fprintf(w, "<DescribeInstancesResponse><reservationSet>%s</reservationSet></DescribeInstancesResponse>", item("i-3", "", "fd00::3", "xx-test-1b"))
-	case "tag:aws:autoscaling:groupName=group ":
-		fmt.Fprintf(w, "<DescribeInstancesResponse><reservationSet>%s</reservationSet></DescribeInstancesResponse>", item("i-9", "10.0.0.9", "", "xx-test-1c"))
-	default:
-		f.t.Errorf("asked for %q", tag)
-	}
+	return a
 }
 
 func found(t *testing.T, spec string) (string, error) {
@@ -144,26 +44,22 @@ func found(t *testing.T, spec string) (string, error) {
 }
 
 func TestAWS(t *testing.T) {
-	f := newFakeAWS(t)
-	f.throttle = 2
+	a := inAWS(t)
+	a.Launch("i-2", "", "xx-test-1a") // it has no address yet
+	a.Launch("i-3", "fd00::3", "xx-test-1b")
+	a.Throttle(2)
 	if got, err := found(t, "aws:tag=kai=a%20b,port=7"); err != nil || got != "i-1@xx-test-1a=10.0.0.1:7 i-3@xx-test-1b=[fd00::3]:7" {
 		t.Errorf("%s, %v", got, err)
 	}
-	if got, err := found(t, "aws:asg=group"); err != nil || got != "i-9@xx-test-1c=10.0.0.9:11213" {
+	if got, err := found(t, "aws:asg=kai"); err != nil || got != "i-1@xx-test-1a=10.0.0.1:11213 i-3@xx-test-1b=[fd00::3]:11213" {
 		t.Errorf("%s, %v", got, err)
 	}
-	f.code, f.body = http.StatusForbidden, `<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>no</Message></Error></Errors></Response>`
-	before := len(f.calls)
-	if _, err := found(t, "aws:asg=group,region=xx-test-1"); err == nil || !strings.Contains(err.Error(), "ec2:DescribeInstances") {
+	a.Deny("DescribeInstances")
+	before := a.Calls("DescribeInstances")
+	if _, err := found(t, "aws:asg=kai,region=xx-test-1"); err == nil || !strings.Contains(err.Error(), "ec2:DescribeInstances") {
 		t.Error(err)
 	}
-	asked := 0
-	for _, c := range f.calls[before:] {
-		if c == "POST /" {
-			asked++
-		}
-	}
-	if asked != 1 {
+	if asked := a.Calls("DescribeInstances") - before; asked != 1 {
 		t.Errorf("asked %d times for what is forbidden", asked)
 	}
 }
@@ -287,8 +183,7 @@ func TestHere(t *testing.T) {
 		t.Errorf("%+v, %v: there is no cloud", p, err)
 	}
 	t.Run("aws", func(t *testing.T) {
-		f := newFakeAWS(t)
-		f.throttle = 1
+		inAWS(t).Throttle(1)
 		if p, err := Here(t.Context(), "dns:kai:1;aws:asg=group"); err != nil || p != (Place{"i-1", "xx-test-1a"}) {
 			t.Errorf("%+v, %v", p, err)
 		}
@@ -328,13 +223,7 @@ func TestCloudForms(t *testing.T) {
 
 // An instance hears of its end, has its group wait, and lets go.
 func TestDeparture(t *testing.T) {
-	newFakeAWS(t) // what else of the environment is to be unset
-	a := cloudtest.NewAWS()
-	defer a.Close()
-	for _, e := range a.Launch("i-1", "10.0.0.1", "xx-test-1a") {
-		name, value, _ := strings.Cut(e, "=")
-		t.Setenv(name, value)
-	}
+	a := inAWS(t)
 	report := func(err error) { t.Error(err) }
 	quiet, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
@@ -363,11 +252,9 @@ func TestDeparture(t *testing.T) {
 	if _, done := a.Lifecycle("i-1"); done.IsZero() {
 		t.Error("its group waits on")
 	}
-	if faults := a.Faults(); len(faults) > 0 {
-		t.Error(faults)
-	}
-	if err := d.Complete(t.Context()); err == nil || !strings.Contains(err.Error(), "timeout") {
-		t.Errorf("nothing waits any more: %v", err)
+	a.Deny("CompleteLifecycleAction")
+	if err := d.Complete(t.Context()); err == nil || !strings.Contains(err.Error(), "autoscaling:CompleteLifecycleAction") || !strings.Contains(err.Error(), "timeout") {
+		t.Errorf("what it may not say: %v", err)
 	}
 	by := time.Now().Add(2 * time.Minute).Truncate(time.Second)
 	a.Interrupt("i-1", by)

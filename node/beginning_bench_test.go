@@ -39,7 +39,7 @@ func benchNode(b *testing.B, url string, f ring.Founding) (n *node, d *dataPath,
 		b.Fatal(err)
 	}
 	n = &node{cfg: cfg, opts: Options{}, log: slog.New(slog.DiscardHandler), bucket: &keptBucket{cfg: cfg}}
-	if err := n.open(); err != nil {
+	if err := n.open(b.Context()); err != nil {
 		b.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())

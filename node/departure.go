@@ -19,14 +19,20 @@ func (n *node) departures(ctx context.Context) <-chan *discovery.Departure {
 	told := make(chan *discovery.Departure, 1)
 	go func() {
 		if d := discovery.AwaitDeparture(ctx, n.cfg.Discovery, n.cloudFailed); d != nil {
-			n.log.Warn("the cloud is to end this machine", "why", d.Why, "by", d.By)
+			by := "it does not say"
+			if !d.By.IsZero() {
+				by = d.By.UTC().Format(time.RFC3339)
+			}
+			n.log.Warn("the cloud is to end this machine", "why", d.Why, "by", by)
 			told <- d
 		}
 	}()
 	return told
 }
 
-func (n *node) cloudFailed(err error) { n.log.Warn("cloud", "error", err) }
+func (n *node) cloudFailed(err error) {
+	n.log.Warn("the cloud does not answer as it should", "error", err)
+}
 
 // depart tells the cloud that this node has stopped, if that waits for it.
 func (n *node) depart(d *discovery.Departure) {
@@ -36,6 +42,6 @@ func (n *node) depart(d *discovery.Departure) {
 	ctx, cancel := context.WithTimeout(context.Background(), departWait)
 	defer cancel()
 	if err := d.Complete(ctx); err != nil {
-		n.cloudFailed(err)
+		n.log.Warn("the cloud does not know that this node has stopped", "error", err)
 	}
 }

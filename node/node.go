@@ -98,7 +98,7 @@ func Run(ctx context.Context, cfg Config, opts Options) error {
 		n.bucket = &keptBucket{cfg: cfg}
 		defer n.bucket.close()
 	}
-	if err := n.open(); err != nil {
+	if err := n.open(ctx); err != nil {
 		return err
 	}
 	listeners, err := n.listen()
@@ -109,7 +109,7 @@ func Run(ctx context.Context, cfg Config, opts Options) error {
 }
 
 // open takes the data directory: the store first, because it holds the directory's lock.
-func (n *node) open() error {
+func (n *node) open(ctx context.Context) error {
 	if err := os.MkdirAll(n.cfg.DataDir, 0o750); err != nil {
 		return fmt.Errorf("data directory: %w; set KAI_DATA_DIR to a directory that can be written", err)
 	}
@@ -123,7 +123,7 @@ func (n *node) open() error {
 		return fail(err)
 	}
 	n.log = n.log.With("self", string(n.identity.Node))
-	ctx, cancel := context.WithTimeout(context.Background(), zoneWait)
+	ctx, cancel := context.WithTimeout(ctx, zoneWait)
 	defer cancel()
 	if err := n.learnZone(ctx); err != nil {
 		return fail(err)

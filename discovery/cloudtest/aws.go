@@ -25,6 +25,8 @@ type AWS struct {
 	// Group is the group's name, Hook that of its one lifecycle hook for instances that end, Beat its timeout in seconds.
 	Group, Hook string
 	Beat        int
+	// Tag is what all instances have beside that of their group, as key=value.
+	Tag string
 	// PageSize is how many instances a page of DescribeInstances has.
 	PageSize int
 
@@ -32,6 +34,9 @@ type AWS struct {
 	mu        sync.Mutex
 	instances []*instance
 	outage    bool
+	throttle  int
+	denied    string // an action
+	calls     map[string]int
 	faults    []string
 }
 
@@ -52,7 +57,7 @@ const (
 
 // NewAWS starts one; Close ends it.
 func NewAWS() *AWS {
-	a := &AWS{Group: "kai", Hook: "drain", Beat: 30, PageSize: 2}
+	a := &AWS{Group: "kai", Hook: "drain", Beat: 30, Tag: "kai=a b", PageSize: 2, calls: map[string]int{}}
 	a.api = httptest.NewServer(http.HandlerFunc(a.call))
 	return a
 }
@@ -65,15 +70,21 @@ func (a *AWS) Close() {
 	}
 }
 
-// Launch adds an instance to the group, and returns the environment of its processes.
+// Launch adds an instance to the group, and returns the environment of its processes. An address may be missing, or be one of IPv6.
 func (a *AWS) Launch(id, ip, zone string) (env []string) {
 	i := &instance{id: id, ip: ip, zone: zone, state: "InService"}
 	i.metadata = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { a.tell(i, w, r) }))
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.instances = append(a.instances, i)
-	return []string{"AWS_EC2_METADATA_SERVICE_ENDPOINT=" + i.metadata.URL, "AWS_ENDPOINT_URL_EC2=" + a.api.URL, "AWS_ENDPOINT_URL_AUTO_SCALING=" + a.api.URL,
+	env = []string{"AWS_EC2_METADATA_SERVICE_ENDPOINT=" + i.metadata.URL, "AWS_ENDPOINT_URL_EC2=" + a.api.URL, "AWS_ENDPOINT_URL_AUTO_SCALING=" + a.api.URL,
 		"AWS_CONFIG_FILE=/nonexistent", "AWS_SHARED_CREDENTIALS_FILE=/nonexistent"}
+	// What else the machine of the test may say of itself.
+	for _, name := range []string{"ENDPOINT_URL", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "REGION", "DEFAULT_REGION", "PROFILE", "EC2_METADATA_DISABLED",
+		"CONTAINER_CREDENTIALS_RELATIVE_URI", "CONTAINER_CREDENTIALS_FULL_URI", "WEB_IDENTITY_TOKEN_FILE"} {
+		env = append(env, "AWS_"+name+"=")
+	}
+	return env
 }
 
 func (a *AWS) find(id string) *instance {
@@ -114,6 +125,27 @@ func (a *AWS) Outage(on bool) {
 	a.outage = on
 }
 
+// Throttle has so many of the next calls fail, of the APIs and for zones, for being too many.
+func (a *AWS) Throttle(calls int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.throttle = calls
+}
+
+// Deny has the role of the instances lack the permission for an action.
+func (a *AWS) Deny(action string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.denied = action
+}
+
+// Calls is how often an action was asked for.
+func (a *AWS) Calls(action string) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.calls[action]
+}
+
 // Lifecycle is what an instance has said to its group's hook: heartbeats, and when it was done (zero: not yet).
 func (a *AWS) Lifecycle(id string) (beats int, completed time.Time) {
 	a.mu.Lock()
@@ -145,6 +177,11 @@ func (a *AWS) tell(i *instance, w http.ResponseWriter, r *http.Request) {
 	if r.Header.Get("X-Aws-Ec2-Metadata-Token") != token {
 		a.faults = append(a.faults, r.URL.Path+" without a token")
 		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	if strings.HasSuffix(r.URL.Path, "availability-zone") && a.throttle > 0 {
+		a.throttle--
+		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}
 	answer := map[string]string{
@@ -189,7 +226,23 @@ func (a *AWS) call(w http.ResponseWriter, r *http.Request) {
 	if form.Get("Action") == "DescribeInstances" {
 		service, version = "ec2", "2016-11-15"
 	}
-	if why := Unsigned(r, body, service); why != "" {
+	a.calls[form.Get("Action")]++
+	if a.throttle > 0 {
+		a.throttle--
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprint(w, "<Response><Errors><Error><Code>RequestLimitExceeded</Code><Message>slow down</Message></Error></Errors></Response>")
+		return
+	}
+	if form.Get("Action") == a.denied {
+		w.WriteHeader(http.StatusForbidden)
+		if service == "ec2" {
+			fmt.Fprint(w, "<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>no</Message></Error></Errors></Response>")
+		} else {
+			fmt.Fprint(w, "<ErrorResponse><Error><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>")
+		}
+		return
+	}
+	if why := unsigned(r, body, service); why != "" {
 		refuse("%s: %s", form.Get("Action"), why)
 		return
 	}
@@ -199,6 +252,10 @@ func (a *AWS) call(w http.ResponseWriter, r *http.Request) {
 	}
 	switch action := form.Get("Action"); action {
 	case "DescribeInstances":
+		if form.Get("Filter.2.Name") != "instance-state-name" || form.Get("Filter.2.Value.1") != "pending" || form.Get("Filter.2.Value.2") != "running" {
+			refuse("filters %v", form)
+			return
+		}
 		a.describe(w, form.Get("Filter.1.Name")+"="+form.Get("Filter.1.Value.1"), form.Get("NextToken"), refuse)
 	case "DescribeAutoScalingInstances":
 		fmt.Fprintf(w, "<R><DescribeAutoScalingInstancesResult><AutoScalingInstances><member><AutoScalingGroupName>%s</AutoScalingGroupName></member></AutoScalingInstances></DescribeAutoScalingInstancesResult></R>", a.Group)
@@ -226,7 +283,7 @@ func (a *AWS) call(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *AWS) describe(w http.ResponseWriter, filter, from string, refuse func(string, ...any)) {
-	if filter != "tag:aws:autoscaling:groupName="+a.Group {
+	if filter != "tag:aws:autoscaling:groupName="+a.Group && filter != "tag:"+a.Tag {
 		refuse("filter %s", filter)
 		return
 	}
@@ -238,7 +295,11 @@ func (a *AWS) describe(w http.ResponseWriter, filter, from string, refuse func(s
 	end := min(first+a.PageSize, len(a.instances))
 	var items strings.Builder
 	for _, i := range a.instances[first:end] {
-		fmt.Fprintf(&items, "<item><instancesSet><item><instanceId>%s</instanceId><privateIpAddress>%s</privateIpAddress><placement><availabilityZone>%s</availabilityZone></placement></item></instancesSet></item>", i.id, i.ip, i.zone)
+		address := "privateIpAddress"
+		if strings.Contains(i.ip, ":") {
+			address = "ipv6Address"
+		}
+		fmt.Fprintf(&items, "<item><instancesSet><item><instanceId>%s</instanceId><%s>%s</%s><placement><availabilityZone>%s</availabilityZone></placement></item></instancesSet></item>", i.id, address, i.ip, address, i.zone)
 	}
 	next := ""
 	if end < len(a.instances) {
@@ -247,8 +308,8 @@ func (a *AWS) describe(w http.ResponseWriter, filter, from string, refuse func(s
 	fmt.Fprintf(w, "<DescribeInstancesResponse><reservationSet>%s</reservationSet>%s</DescribeInstancesResponse>", items.String(), next)
 }
 
-// Unsigned says what is wrong with the signature of a request with that body; nothing if it is right.
-func Unsigned(r *http.Request, body []byte, service string) string {
+// unsigned says what is wrong with the signature of a request with that body; nothing if it is right.
+func unsigned(r *http.Request, body []byte, service string) string {
 	at, err := time.Parse("20060102T150405Z", r.Header.Get("X-Amz-Date"))
 	if err != nil || time.Since(at).Abs() > time.Minute {
 		return "signed at " + r.Header.Get("X-Amz-Date")
