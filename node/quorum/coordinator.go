@@ -13,14 +13,15 @@ import (
 	"kai/node/ring"
 )
 
-// Stamps issues stamps that no other call, boot or slot ever issued.
+// Stamps issues stamps that no other call for the same partition, boot or slot ever issued. Ballots and versions of different
+// partitions never meet, so theirs may be alike.
 type Stamps interface {
 	// Next may block while time is reserved on disk.
-	Next(slot uint16) (record.Stamp, error)
+	Next(p ring.Partition, slot uint16) (record.Stamp, error)
 	// TryNext is Next, or false if that would block or fail.
-	TryNext(slot uint16) (record.Stamp, bool)
-	// Observe makes later stamps higher than s, unless s is too far ahead of the clock.
-	Observe(s record.Stamp)
+	TryNext(p ring.Partition, slot uint16) (record.Stamp, bool)
+	// Observe makes later stamps of p higher than s, unless s is too far ahead of the clock.
+	Observe(p ring.Partition, s record.Stamp)
 }
 
 // Rule names a safety rule that the simulator can switch off, to show that it would notice.

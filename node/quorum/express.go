@@ -32,11 +32,11 @@ func (c *Coordinator) tryExpress(l *lane, m *mutation, s *Session) bool {
 	if !ok {
 		return false
 	}
-	id, ok := c.opts.Stamps.TryNext(c.ownSlot())
+	id, ok := c.opts.Stamps.TryNext(l.p, c.ownSlot())
 	if !ok {
 		return false
 	}
-	stamp, ok := c.opts.Stamps.TryNext(c.ownSlot())
+	stamp, ok := c.opts.Stamps.TryNext(l.p, c.ownSlot())
 	if !ok {
 		return false
 	}

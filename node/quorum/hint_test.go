@@ -249,7 +249,7 @@ func TestHandoffBesideAPromise(t *testing.T) {
 		h := newHandoff(t, 1000)
 		h.lose(true)
 		h.sets(10, "value")
-		later, err := h.nodes[0].stamps.Next(1)
+		later, err := h.nodes[0].stamps.Next(0, 1)
 		if err != nil {
 			t.Fatal(err)
 		}

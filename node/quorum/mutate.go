@@ -111,7 +111,7 @@ func (c *Coordinator) try(l *lane, g *Group, batch []*mutation, useSticky bool) 
 			return tried{why: why}
 		}
 	}
-	id, err := c.opts.Stamps.Next(c.ownSlot())
+	id, err := c.opts.Stamps.Next(l.p, c.ownSlot())
 	if err != nil {
 		return tried{why: whyStamp}
 	}
@@ -138,7 +138,7 @@ func (c *Coordinator) try(l *lane, g *Group, batch []*mutation, useSticky bool) 
 // prepare asks for promises and fills l.state with the newest accepted state of a read quorum.
 // agreed: a write quorum reported it.
 func (c *Coordinator) prepare(l *lane, g *Group, batch []*mutation) (b record.Ballot, agreed bool, why string) {
-	stamp, err := c.opts.Stamps.Next(c.ownSlot())
+	stamp, err := c.opts.Stamps.Next(l.p, c.ownSlot())
 	if err != nil {
 		return b, false, whyStamp
 	}
@@ -241,7 +241,7 @@ func (f *fold) answer(batch []*mutation) {
 
 // propose asks the group to accept l.next at b, with a promise of the next ballot.
 func (c *Coordinator) propose(l *lane, g *Group, batch []*mutation, f fold, b record.Ballot, id record.Version) tried {
-	stamp, err := c.opts.Stamps.Next(c.ownSlot())
+	stamp, err := c.opts.Stamps.Next(l.p, c.ownSlot())
 	if err != nil {
 		return tried{why: whyStamp}
 	}

@@ -44,7 +44,7 @@ func TestStickyPathIsAbandoned(t *testing.T) {
 	}
 	promise := func(r *rig) { // on a majority, for a round that never goes on
 		time.Sleep(time.Millisecond)
-		s, _ := r.nodes[2].stamps.Next(2)
+		s, _ := r.nodes[2].stamps.Next(0, 2)
 		r.promise(1, record.Ballot{Epoch: 1, Stamp: s})
 		r.promise(2, record.Ballot{Epoch: 1, Stamp: s})
 	}

@@ -211,7 +211,7 @@ func TestRefusedWriteBackBecomesARound(t *testing.T) {
 		version := r.state(0).Version
 		r.nodes[1].wires[2].answer(message.Unreachable)
 		time.Sleep(time.Millisecond) // the stamp is above the minority's
-		s, _ := r.nodes[2].stamps.Next(2)
+		s, _ := r.nodes[2].stamps.Next(0, 2)
 		r.promise(1, record.Ballot{Epoch: 1, Stamp: s})
 		r.want("get", r.do(1, get()), record.Found, "new")
 		if a, c := r.state(0), r.state(2); a.Version != version || c.Version != version || a.Ballot != c.Ballot {

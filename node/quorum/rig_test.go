@@ -100,18 +100,18 @@ type stamps struct {
 	fail atomic.Bool
 }
 
-func (s *stamps) Next(slot uint16) (record.Stamp, error) {
+func (s *stamps) Next(p ring.Partition, slot uint16) (record.Stamp, error) {
 	if s.fail.Load() {
 		return 0, errDisk
 	}
-	return s.Fence.Next(slot)
+	return s.Fence.Next(p, slot)
 }
 
-func (s *stamps) TryNext(slot uint16) (record.Stamp, bool) {
+func (s *stamps) TryNext(p ring.Partition, slot uint16) (record.Stamp, bool) {
 	if s.fail.Load() {
 		return 0, false
 	}
-	return s.Fence.TryNext(slot)
+	return s.Fence.TryNext(p, slot)
 }
 
 // node is a real replica and a real coordinator, with a wire to every other node.

@@ -190,7 +190,7 @@ func (r *round) take(call *message.Call) {
 	switch rep.Status {
 	case message.OK:
 		r.ok |= bit
-		r.c.opts.Stamps.Observe(rep.Ballot.Stamp)
+		r.c.opts.Stamps.Observe(r.p, rep.Ballot.Stamp)
 		switch c := rep.Ballot.Compare(r.max); {
 		case c > 0:
 			r.max, r.atMax = rep.Ballot, bit
@@ -203,7 +203,7 @@ func (r *round) take(call *message.Call) {
 		}
 	case message.Nack:
 		r.nacked |= bit
-		r.c.opts.Stamps.Observe(rep.Ballot.Stamp)
+		r.c.opts.Stamps.Observe(r.p, rep.Ballot.Stamp)
 	case message.Corrupt:
 		r.corrupt |= bit
 	case message.TimedOut:

@@ -134,14 +134,14 @@ func (c *Coordinator) missedWide(p ring.Partition, g *Group) {
 
 // widen asks all members of p for a promise.
 func (c *Coordinator) widen(p ring.Partition, g *Group) *wide {
-	stamp, err := c.opts.Stamps.Next(c.ownSlot())
+	stamp, err := c.opts.Stamps.Next(p, c.ownSlot())
 	if err != nil {
 		return nil
 	}
 	c.counters.Wides.Add(1)
 	b := record.Ballot{Epoch: g.conf.Epoch, Stamp: stamp}
 	timeout := c.opts.Timeout / 2
-	a := &widening{c: c, tables: make([][]byte, len(g.members)), left: len(g.members), done: make(chan struct{})}
+	a := &widening{c: c, p: p, tables: make([][]byte, len(g.members)), left: len(g.members), done: make(chan struct{})}
 	calls := make([]message.Call, len(g.members))
 	for i, m := range g.members {
 		calls[i].Request = message.Request{Kind: message.PrepareAll, Partition: p, Epoch: g.conf.Epoch, Ballot: b, Timeout: timeout}
@@ -179,6 +179,7 @@ func (c *Coordinator) widen(p ring.Partition, g *Group) *wide {
 // widening gathers the answers to a PrepareAll.
 type widening struct {
 	c      *Coordinator
+	p      ring.Partition
 	mu     sync.Mutex
 	tables [][]byte // by member
 	left   int
@@ -188,7 +189,7 @@ type widening struct {
 // Done implements message.Completion.
 func (a *widening) Done(call *message.Call) {
 	rep := &call.Reply
-	a.c.opts.Stamps.Observe(rep.Ballot.Stamp)
+	a.c.opts.Stamps.Observe(a.p, rep.Ballot.Stamp)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if rep.Status == message.OK {

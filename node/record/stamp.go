@@ -8,7 +8,7 @@ import (
 
 // Stamp is a 64-bit hybrid-time stamp: 47 bits of time in units of 8 µs since 2025-01-01 UTC, then
 // 16 bits of node slot; the top bit is 0. Zero means "none". 47 bits of 8 µs last until 2060, and
-// allow 125,000 stamps a second and node before the hybrid time runs ahead of the clock.
+// allow 125,000 stamps a second, node and hybrid time before that runs ahead of the clock; a node has many, see replica.Fence.
 type Stamp uint64
 
 // Unit is the resolution of a Stamp's time.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"kai/node/record"
+	"kai/node/ring"
 )
 
 // Journal keeps small named values durably, in the same order as the records of Storage.
@@ -43,12 +44,23 @@ type Fence struct {
 	now     func() time.Time
 	boot    uint64 // ticks found on disk at start
 	durable atomic.Uint64
-	last    atomic.Uint64 // ticks of the newest stamp issued or observed
+	seen    atomic.Uint64 // the highest ticks observed that were ahead of the clock
+	lasts   [clocks]clock // a partition's by its number
 
 	mu      sync.Mutex
 	staged  uint64
 	waiting []fenceWaiter
 	err     error
+}
+
+// clocks is how many hybrid times a node has. Ballots and versions of different partitions never meet, so each partition may have its own; with one for
+// all, a node that writes more than 125,000 stamps a second would leave the clock behind, until its replicas, and it itself, refuse its ballots.
+const clocks = 256
+
+// clock is the ticks of the newest stamp issued, on a cache line of its own.
+type clock struct {
+	atomic.Uint64
+	_ [56]byte
 }
 
 type fenceWaiter struct {
@@ -71,7 +83,9 @@ func OpenFence(j Journal, now func() time.Time) (*Fence, error) {
 	}
 	f.durable.Store(f.boot)
 	f.staged = f.boot
-	f.last.Store(f.boot)
+	for i := range f.lasts {
+		f.lasts[i].Store(f.boot)
+	}
 	return f, nil
 }
 
@@ -202,10 +216,10 @@ func (r *reservation) Committed(err error) {
 // errNoStamp reports that no stamp can be issued because the fence cannot be raised.
 var errNoStamp = errors.New("replica: cannot reserve time on disk")
 
-// Next issues a stamp above every stamp issued or observed before, on slot. It blocks only when
+// Next issues a stamp above every stamp issued or observed before for p, on slot. It blocks only when
 // the reservation ran out, until the next one is durable.
-func (f *Fence) Next(slot uint16) (record.Stamp, error) {
-	t := f.tick()
+func (f *Fence) Next(p ring.Partition, slot uint16) (record.Stamp, error) {
+	t := f.tick(p)
 	if !f.Covers(t) {
 		errs := make(chan error, 1)
 		f.When(t, func(err error) { errs <- err })
@@ -217,32 +231,37 @@ func (f *Fence) Next(slot uint16) (record.Stamp, error) {
 }
 
 // TryNext is Next, or false where that would block.
-func (f *Fence) TryNext(slot uint16) (record.Stamp, bool) {
-	t := f.tick()
+func (f *Fence) TryNext(p ring.Partition, slot uint16) (record.Stamp, bool) {
+	t := f.tick(p)
 	return record.NewStamp(t, slot), f.Covers(t)
 }
 
-// tick moves the hybrid time on.
-func (f *Fence) tick() uint64 {
-	now := record.Ticks(f.now())
+// tick moves the hybrid time of p on.
+func (f *Fence) tick(p ring.Partition) uint64 {
+	floor := max(record.Ticks(f.now()), f.seen.Load()+1)
+	newest := &f.lasts[p%clocks]
 	for {
-		last := f.last.Load()
-		t := max(now, last+1)
-		if f.last.CompareAndSwap(last, t) {
+		last := newest.Load()
+		t := max(floor, last+1)
+		if newest.CompareAndSwap(last, t) {
 			return t
 		}
 	}
 }
 
-// Observe moves the hybrid time up to s, unless s is too far ahead of the clock to be followed.
-func (f *Fence) Observe(s record.Stamp) {
+// Observe moves the hybrid time up to s, unless s is too far ahead of the clock to be followed. All partitions' hybrid times follow what one
+// of them has seen: a replica that restarted refuses what lies below its fence for all of them alike.
+func (f *Fence) Observe(p ring.Partition, s record.Stamp) {
 	t := s.Ticks()
+	if t <= f.lasts[p%clocks].Load() || t <= f.seen.Load() {
+		return
+	}
+	if now := f.now(); t <= record.Ticks(now) || t > record.Ticks(now.Add(MaxLead)) {
+		return
+	}
 	for {
-		last := f.last.Load()
-		if t <= last || t > record.Ticks(f.now().Add(MaxLead)) {
-			return
-		}
-		if f.last.CompareAndSwap(last, t) {
+		seen := f.seen.Load()
+		if t <= seen || f.seen.CompareAndSwap(seen, t) {
 			return
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"kai/node/message"
 	"kai/node/record"
+	"kai/node/ring"
 )
 
 // A promise counts only once a restart would know of it.
@@ -95,7 +96,7 @@ func TestRestartFloor(t *testing.T) {
 	r.want("duplicate of what is there", r.accept(at(-50), none, "old"), message.OK, none, nil)
 	r.want("prepare above", r.prepare(at(1)), message.OK, at(-50), encoded(at(-50), "old"))
 	r.want("accept above", r.accept(at(1), none, "new"), message.OK, none, nil)
-	if s, err := r.fence.Next(3); err != nil || s.Ticks() <= boot {
+	if s, err := r.fence.Next(0, 3); err != nil || s.Ticks() <= boot {
 		t.Errorf("stamp %v after a restart at %v, %v", s.Ticks(), boot, err)
 	}
 	// The floor holds in later epochs as well: a promise may have been given in any.
@@ -117,7 +118,7 @@ func TestPromisesSurviveRestarts(t *testing.T) {
 				t.Fatalf("life %d: accept at the promise of the last life, for another: %v", life, a.Reply.Status)
 			}
 		}
-		s, err := r.fence.Next(1)
+		s, err := r.fence.Next(0, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -144,7 +145,7 @@ func TestStampsAreUniqueAndGrow(t *testing.T) {
 	for w := range all {
 		wg.Go(func() {
 			for range each {
-				s, err := r.fence.Next(7)
+				s, err := r.fence.Next(0, 7)
 				if err != nil {
 					t.Error(err)
 					return
@@ -168,15 +169,33 @@ func TestStampsAreUniqueAndGrow(t *testing.T) {
 	}
 }
 
+// TestBusyNodeStaysWithTheClock: more stamps than a clock of 8 µs has, as a restore into one node asks for, must not drive ballots so far
+// ahead of the clock that they are refused.
+func TestBusyNodeStaysWithTheClock(t *testing.T) {
+	r := newRig(t, newDisk())
+	const partitions = 64
+	var newest record.Stamp
+	for i := range ticksOf(MaxLead) + 1 { // within one instant
+		s, err := r.fence.Next(ring.Partition(i%partitions), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		newest = max(newest, s)
+	}
+	if lead := time.Duration(newest.Ticks()-record.Ticks(r.now)) * record.Unit; lead > MaxLead/partitions+time.Millisecond {
+		t.Errorf("stamps are %v ahead of the clock", lead)
+	}
+}
+
 func TestObserve(t *testing.T) {
 	r := newRig(t, newDisk())
-	r.fence.Observe(ballot(1000).Stamp)
-	if s, _ := r.fence.Next(0); s.Ticks() <= ballot(1000).Stamp.Ticks() {
+	r.fence.Observe(0, ballot(1000).Stamp)
+	if s, _ := r.fence.Next(0, 0); s.Ticks() <= ballot(1000).Stamp.Ticks() {
 		t.Errorf("stamp %d is not above what was observed", s.Ticks())
 	}
-	r.fence.Observe(ballot(500).Stamp) // older: no way back
-	r.fence.Observe(ballot(int(ticksOf(MaxLead)) + 1).Stamp)
-	if s, _ := r.fence.Next(0); s.Ticks() > ballot(1100).Stamp.Ticks() {
+	r.fence.Observe(0, ballot(500).Stamp) // older: no way back
+	r.fence.Observe(0, ballot(int(ticksOf(MaxLead))+1).Stamp)
+	if s, _ := r.fence.Next(0, 0); s.Ticks() > ballot(1100).Stamp.Ticks() {
 		t.Errorf("stamp %d follows a clock that ran away", s.Ticks())
 	}
 }
@@ -186,13 +205,13 @@ func TestNextWaitsForTheReservation(t *testing.T) {
 	r := newRig(t, newDisk())
 	r.now = begun.Add(time.Hour)
 	r.disk.refuse = errFull
-	if _, err := r.fence.Next(0); !errors.Is(err, errNoStamp) {
+	if _, err := r.fence.Next(0, 0); !errors.Is(err, errNoStamp) {
 		t.Errorf("error %v, want %v", err, errNoStamp)
 	}
 	r.disk.refuse, r.disk.hold = nil, true
 	got := make(chan record.Stamp)
 	go func() {
-		s, _ := r.fence.Next(0)
+		s, _ := r.fence.Next(0, 0)
 		got <- s
 	}()
 	for staged := 0; staged == 0; {

@@ -15,7 +15,7 @@ func TestReservationsAreFewAndEarly(t *testing.T) {
 	for at := time.Duration(0); at < 10*time.Second; at += time.Millisecond {
 		r.now = begun.Add(at)
 		r.disk.hold = true // who had to wait now would wait for ever
-		s, err := r.fence.Next(0)
+		s, err := r.fence.Next(0, 0)
 		if err != nil || s.Ticks() > r.fence.durable.Load() {
 			t.Fatal(s, err)
 		}

@@ -172,7 +172,7 @@ func BenchmarkAccept(b *testing.B) {
 	enc := encoded(record.Ballot{}, string(make([]byte, 100)))
 	b.ReportAllocs()
 	for b.Loop() {
-		s, _ := fence.Next(1)
+		s, _ := fence.Next(0, 1)
 		record.Reballot(key, enc, record.Ballot{Epoch: 1, Stamp: s})
 		c.Request = message.Request{Kind: message.Accept, Epoch: 1, Key: key, Hash: 1, Record: enc}
 		r.Send(&c)
