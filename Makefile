@@ -17,7 +17,7 @@ IMAGE    ?= kai:dev
 GO_IMAGE ?= golang:1.26
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.1
 
-.PHONY: help build run up down test race lint fuzz sim bench study servers e2e soak image containers clean
+.PHONY: help build run up down test race lint fuzz sim bench study servers e2e soak image containers infra clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -81,6 +81,10 @@ image: ## container image IMAGE=kai:dev, built on GO_IMAGE=golang:1.26
 
 containers: ## three containers of IMAGE: start, kill, restart, cut off, check (build it with make image)
 	@IMAGE=$(IMAGE) .dev/containers
+
+infra: ## the modules for AWS, Google Cloud and Kubernetes: formats, tests, plans (terraform and its provider where they are there)
+	KAI_INFRA=1 go test ./terraform -v -count=1 -timeout 30m
+	cd terraform/kubernetes/check && go vet ./... && go test -v -count=1 ./...
 
 clean: down ## stop make up's nodes; remove bin and run (the data of make run stays)
 	rm -rf bin run

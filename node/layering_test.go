@@ -22,6 +22,7 @@ var rooms = map[string][]string{
 	"backup":          {},
 	"discovery":       {},
 	"telemetry":       {},
+	"terraform":       {},
 	"node/message":    {"node/record", "node/ring"},
 	"node/memcache":   {"node/rawio", "node/record"},
 	"node/quorum":     {"node/record", "node/ring", "node/message"},
