@@ -113,14 +113,7 @@ func (l *beginning) run(ctx context.Context) error {
 	ended := make(chan struct{})
 	var telling sync.WaitGroup
 	telling.Go(func() { l.tell(ended, began, total) })
-	_, err = backup.Restore(ctx, b, m, want, false, func(ctx context.Context, _ int, items []backup.Item) error {
-		for _, it := range items {
-			if err := l.take(ctx, first, it.Key, it.Value); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	err = l.load(ctx, b, m, want, first)
 	l.wait.Wait()
 	close(ended)
 	telling.Wait()
@@ -134,6 +127,35 @@ func (l *beginning) run(ctx context.Context) error {
 	return err
 }
 
+// load brings in the records of the partitions that are wanted: as tables, as far as possible, and the others as if another node had them to tell.
+func (l *beginning) load(ctx context.Context, b *backup.Bucket, m *backup.Manifest, want func(old int) bool, first []ring.Configuration) error {
+	build, err := l.n.store.Build()
+	if err != nil {
+		return err
+	}
+	if build != nil {
+		left, err := l.build(ctx, b, m, want, first, build)
+		if err != nil {
+			build.Discard()
+			return err
+		}
+		if err := build.Finish(); err != nil {
+			build.Discard()
+			return err
+		}
+		want = func(old int) bool { return left[old] }
+	}
+	_, err = backup.Restore(ctx, b, m, want, false, func(ctx context.Context, _ int, items []backup.Item) error {
+		for _, it := range items {
+			if err := l.take(ctx, first, it.Key, it.Value); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return err
+}
+
 // overlap is which partitions, of one number, hold the keys of partition p of another; both numbers are powers of two.
 func overlap(p, of, now int) (from, end int) {
 	if now >= of {
@@ -144,30 +166,38 @@ func overlap(p, of, now int) (from, end int) {
 	return from, from + 1
 }
 
+// admit tells where a record belongs, if this node is to hold it, and makes it one of the founding's epoch.
+func (l *beginning) admit(first []ring.Configuration, key, enc []byte) (p ring.Partition, hash uint64, mine bool, err error) {
+	if record.Internal(key) {
+		return p, hash, false, nil // who held what in the old cluster
+	}
+	if err := record.Check(key, enc); err != nil {
+		return p, hash, false, fmt.Errorf("a record: %w", err) // keys are not logged
+	}
+	if dead, expires := record.Dead(enc, 0); dead && expires == 0 {
+		return p, hash, false, nil // nobody holds anything older
+	}
+	if most := int(l.n.cfg.MaxValueBytes) + record.Overhead; len(enc) > most {
+		return p, hash, false, fmt.Errorf("a record has %d bytes: set KAI_MAX_VALUE_BYTES to what the cluster had before", len(enc))
+	}
+	hash = ring.Hash(key)
+	p = ring.PartitionOf(hash, len(first))
+	if !first[p].Has(l.n.identity.Node) || !l.d.table.Configuration(p).Has(l.n.identity.Node) {
+		return p, hash, false, nil
+	}
+	record.Reballot(key, enc, record.Ballot{Epoch: first[p].Epoch, Stamp: record.PeekBallot(enc).Stamp})
+	return p, hash, true, nil
+}
+
 // take learns a record if this node is to hold it, and does not wait for the disk, unless much is on its way there.
 func (l *beginning) take(ctx context.Context, first []ring.Configuration, key, enc []byte) error {
 	if why := l.failed.Load(); why != nil {
 		return errors.New(*why)
 	}
-	if record.Internal(key) {
-		return nil // who held what in the old cluster
+	p, hash, mine, err := l.admit(first, key, enc)
+	if err != nil || !mine {
+		return err
 	}
-	if err := record.Check(key, enc); err != nil {
-		return fmt.Errorf("a record: %w", err) // keys are not logged
-	}
-	if dead, expires := record.Dead(enc, 0); dead && expires == 0 {
-		return nil // nobody holds anything older
-	}
-	if most := int(l.n.cfg.MaxValueBytes) + record.Overhead; len(enc) > most {
-		return fmt.Errorf("a record has %d bytes: set KAI_MAX_VALUE_BYTES to what the cluster had before", len(enc))
-	}
-	hash := ring.Hash(key)
-	p := ring.PartitionOf(hash, len(first))
-	now := l.d.table.Configuration(p)
-	if !first[p].Has(l.n.identity.Node) || !now.Has(l.n.identity.Node) {
-		return nil
-	}
-	record.Reballot(key, enc, record.Ballot{Epoch: first[p].Epoch, Stamp: record.PeekBallot(enc).Stamp})
 	size := int64(len(key) + len(enc))
 	if err := l.room.Acquire(ctx, size); err != nil {
 		return err
@@ -176,7 +206,7 @@ func (l *beginning) take(ctx context.Context, first []ring.Configuration, key, e
 	l.bytes.Add(size)
 	l.wait.Add(1)
 	call := &message.Call{Completion: learnt{l, size}}
-	call.Request = message.Request{Kind: message.Accept, Partition: p, Epoch: now.Epoch, Hash: hash, Key: key, Record: enc}
+	call.Request = message.Request{Kind: message.Accept, Partition: p, Epoch: l.d.table.Configuration(p).Epoch, Hash: hash, Key: key, Record: enc}
 	l.d.replica.Learn(call)
 	return nil
 }

@@ -32,7 +32,7 @@ func benchRecord(r *rand.Rand, i int, value []byte) (key, enc []byte, hash uint6
 }
 
 // benchNode is a node alone in its cluster, whose store runs, and which talks to nobody.
-func benchNode(b *testing.B, url string, f ring.Founding) (n *node, d *dataPath, end func()) {
+func benchNode(b testing.TB, url string, f ring.Founding) (n *node, d *dataPath, end func()) {
 	b.Helper()
 	cfg, err := Load(map[string]string{"KAI_DATA_DIR": b.TempDir(), "KAI_BACKUP_URL": url, "KAI_ADVERTISE": "127.0.0.1"})
 	if err != nil {
@@ -59,6 +59,16 @@ func benchNode(b *testing.B, url string, f ring.Founding) (n *node, d *dataPath,
 	return n, d, end
 }
 
+// confsOf are those of all partitions.
+func confsOf(d *dataPath) []ring.Configuration {
+	all := d.table.Snapshot()
+	confs := make([]ring.Configuration, all.Len())
+	for p := range confs {
+		confs[p] = all.At(ring.Partition(p))
+	}
+	return confs
+}
+
 // BenchmarkSnapshot moves the same records by: Badger's own stream writer, into an empty table; a founding's load from a bucket, commit log and checks
 // included; a scan of all partitions; a snapshot, into a bucket that is a directory. Figures are of the records' encodings.
 func BenchmarkSnapshot(b *testing.B) {
@@ -68,11 +78,7 @@ func BenchmarkSnapshot(b *testing.B) {
 	defer end()
 	size := int64(0)
 	full := &beginning{n: n, d: d, room: newRoom()}
-	first := d.table.Snapshot()
-	confs := make([]ring.Configuration, first.Len())
-	for p := range confs {
-		confs[p] = first.At(ring.Partition(p))
-	}
+	confs := confsOf(d)
 	r, value := rand.New(rand.NewPCG(1, 1)), make([]byte, 100)
 	for i := range benchRecords {
 		key, enc, _ := benchRecord(r, i, value)

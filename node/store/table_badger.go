@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"strings"
+	"sync/atomic"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
@@ -19,12 +18,33 @@ import (
 // BadgerTable is a Table in Badger. Values longer than pieceLen are kept in pieces, so that nothing
 // ever goes to Badger's value log (DESIGN.md, "Badger").
 type BadgerTable struct {
-	db       *badger.DB
-	dir      string
+	opts     Options
+	current  atomic.Pointer[database]
 	pieceLen int
 	// pieces: there is, or was, a value in pieces; only then must Apply look for old ones.
 	pieces bool
 }
+
+// database is a Badger in use. A table has one, and for a moment two, when one that was built takes the place of the other.
+type database struct {
+	*badger.DB
+	dir   string
+	users atomic.Int64
+}
+
+// use returns the database that is current, and keeps it open until release.
+func (t *BadgerTable) use() *database {
+	for {
+		db := t.current.Load()
+		db.users.Add(1)
+		if t.current.Load() == db {
+			return db
+		}
+		db.release()
+	}
+}
+
+func (db *database) release() { db.users.Add(-1) }
 
 const (
 	// metaPieces is the user meta of a row whose value is the length of a value in pieces.
@@ -34,24 +54,35 @@ const (
 	piecesKey = "spieces"
 )
 
-// OpenBadger opens or creates a table in o.Dir/table.
+// OpenBadger opens or creates a table in o.Dir: in table, or where one was built (see Build).
 func OpenBadger(o Options) (*BadgerTable, error) {
-	dir := filepath.Join(o.Dir, "table")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("store: create table directory: %w", err)
+	dir, err := tableDir(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("store: table directory: %w", err)
 	}
-	bo := badgerOptions(dir, &o)
-	db, err := badger.Open(bo)
+	t, err := openBadger(dir, o)
 	if err != nil {
 		return nil, fmt.Errorf("store: open table: %w", err)
 	}
-	t := &BadgerTable{db: db, dir: dir, pieceLen: int(bo.ValueThreshold) / 2}
+	return t, nil
+}
+
+func openBadger(dir string, o Options) (*BadgerTable, error) {
+	bo := badgerOptions(dir, &o)
+	db, err := badger.Open(bo)
+	if err != nil {
+		return nil, err
+	}
+	t := &BadgerTable{opts: o, pieceLen: pieceLen(bo)}
+	t.current.Store(&database{DB: db, dir: dir})
 	_, t.pieces, err = t.Get(nil, []byte(piecesKey))
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("store: open table: %w", err), db.Close())
+		return nil, errors.Join(err, db.Close())
 	}
 	return t, nil
 }
+
+func pieceLen(bo badger.Options) int { return int(bo.ValueThreshold) / 2 }
 
 func badgerOptions(dir string, o *Options) badger.Options {
 	bo := badger.DefaultOptions(dir).
@@ -77,7 +108,9 @@ func badgerOptions(dir string, o *Options) badger.Options {
 
 // Get implements Table.
 func (t *BadgerTable) Get(dst, key []byte) (value []byte, found bool, err error) {
-	txn := t.db.NewTransaction(false)
+	db := t.use()
+	defer db.release()
+	txn := db.NewTransaction(false)
 	defer txn.Discard()
 	defer func() {
 		if err2 := panicked(recover()); err2 != nil {
@@ -121,7 +154,9 @@ func (t *BadgerTable) Verify() (err error) {
 			err = err2
 		}
 	}()
-	return damage(t.db.VerifyChecksum())
+	db := t.use()
+	defer db.release()
+	return damage(db.VerifyChecksum())
 }
 
 // value appends the value of an item, put together from its pieces if need be.
@@ -184,7 +219,9 @@ func pieceKey(key []byte, i int) []byte {
 // Scan implements Table. Values are not prefetched: for values within the tree that costs more than
 // it brings (measured: 690–980 MB/s without, 300 with).
 func (t *BadgerTable) Scan(from, to []byte, fn func(key, value []byte) error) error {
-	txn := t.db.NewTransaction(false)
+	db := t.use()
+	defer db.release()
+	txn := db.NewTransaction(false)
 	defer txn.Discard()
 	it := txn.NewIterator(badger.IteratorOptions{})
 	defer it.Close()
@@ -224,7 +261,7 @@ func (t *BadgerTable) next(txn *badger.Txn, it *badger.Iterator, move func(), to
 
 // Close implements Table. It flushes, and takes as long as that takes.
 func (t *BadgerTable) Close() error {
-	if err := t.db.Close(); err != nil {
+	if err := t.current.Load().Close(); err != nil {
 		return fmt.Errorf("store: close table: %w", err)
 	}
 	return nil

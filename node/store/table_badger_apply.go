@@ -16,6 +16,7 @@ import (
 // synced in full.
 type badgerWriter struct {
 	t   *BadgerTable
+	db  *database // of t; it stays while rows are applied
 	txn *badger.Txn
 	// rows and bytes are at least what txn holds, as Badger counts.
 	rows, bytes int64
@@ -23,7 +24,9 @@ type badgerWriter struct {
 
 // Apply implements Table. A value in pieces is written pieces first, its row last.
 func (t *BadgerTable) Apply(rows []Row) error {
-	w := badgerWriter{t: t, txn: t.db.NewTransaction(true)}
+	db := t.use()
+	defer db.release()
+	w := badgerWriter{t: t, db: db, txn: db.NewTransaction(true)}
 	defer func() { w.txn.Discard() }()
 	for _, r := range rows {
 		if err := w.row(r); err != nil {
@@ -116,7 +119,7 @@ func (w *badgerWriter) next() error {
 	if err := w.commit(); err != nil {
 		return err
 	}
-	w.txn, w.rows, w.bytes = w.t.db.NewTransaction(true), 0, 0
+	w.txn, w.rows, w.bytes = w.db.NewTransaction(true), 0, 0
 	return nil
 }
 
@@ -124,10 +127,10 @@ func (w *badgerWriter) commit() error {
 	if err := w.txn.Commit(); err != nil {
 		return err
 	}
-	if err := w.t.db.Sync(); err != nil {
+	if err := w.db.Sync(); err != nil {
 		return err
 	}
 	// Badger syncs its directory when it makes memtables' logs and flushes them only by chance of
 	// the file system.
-	return syncDir(w.t.dir)
+	return syncDir(w.db.dir)
 }

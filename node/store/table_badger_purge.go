@@ -16,13 +16,13 @@ func (w *badgerWriter) purge(key []byte) error {
 	if err != nil || !found {
 		return err
 	}
-	if int64(n)+2 >= w.t.db.MaxBatchCount() {
+	if int64(n)+2 >= w.db.MaxBatchCount() {
 		n = 0 // no record has so many: the row's length is damaged
 	}
 	// Row and pieces go in one transaction: a reader finds all of them or none, and a crash in
 	// between would leave pieces of which nobody knows.
 	need := int64(n+1) * int64(len(key)+rowOverhead+piecePrefixLen)
-	if w.rows+int64(n)+2 >= w.t.db.MaxBatchCount() || w.bytes+need >= w.t.db.MaxBatchSize() {
+	if w.rows+int64(n)+2 >= w.db.MaxBatchCount() || w.bytes+need >= w.db.MaxBatchSize() {
 		if err := w.next(); err != nil {
 			return err
 		}
