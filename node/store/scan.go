@@ -90,15 +90,37 @@ func (s *Store) overlayOf(p ring.Partition, after []byte) (rows []Row, release f
 	for _, c := range chunks[sealed:] {
 		c.each(func(e entry, _ ref) { take(e) })
 	}
-	// Of one key, the newest comes first and stays.
-	slices.Reverse(rows)
-	slices.SortStableFunc(rows, func(a, b Row) int { return bytes.Compare(a.Key, b.Key) })
-	rows = slices.CompactFunc(rows, func(a, b Row) bool { return bytes.Equal(a.Key, b.Key) })
-	return rows, func() {
+	return inOrder(rows), func() {
 		for _, c := range chunks {
 			c.release()
 		}
 	}
+}
+
+// inOrder returns the newest of each key's rows, in the order of keys; rows come in the order of the log.
+func inOrder(rows []Row) []Row {
+	// Sorting moves these, which are smaller than rows.
+	type place struct {
+		key []byte
+		at  int
+	}
+	places := make([]place, len(rows))
+	for i, r := range rows {
+		places[i] = place{r.Key, i}
+	}
+	slices.SortFunc(places, func(a, b place) int {
+		if c := bytes.Compare(a.key, b.key); c != 0 {
+			return c
+		}
+		return b.at - a.at // the newest comes first, and stays
+	})
+	sorted := make([]Row, 0, len(rows))
+	for i, p := range places {
+		if i == 0 || !bytes.Equal(p.key, places[i-1].key) {
+			sorted = append(sorted, rows[p.at])
+		}
+	}
+	return sorted
 }
 
 // directory is the records and purges of a sealed chunk by partition: partition in the high half, offset in the
