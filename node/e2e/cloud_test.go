@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -64,23 +67,25 @@ func TestFoundedByGroup(t *testing.T) {
 }
 
 // TestAutoscaling: nodes that know nothing but the name of their autoscaling group found a cluster, learn their zones, and come
-// and go as the group, the spot market and accidents will, while clients work. A node that is to go hands over first, and then says so to the group.
+// and go as the group, the spot market and accidents will, while clients work through a load balancer that asks who is ready. A node that is to go hands over first,
+// and then says so to the group. Nothing acknowledged is lost, and clients hear nothing but what they may try again. KAI_E2E_SOAK=1 has the API be out for five minutes.
 func TestAutoscaling(t *testing.T) {
 	const partitions = 64
 	s := seed(t)
 	cloud := cloudtest.NewAWS()
 	defer cloud.Close()
-	zones := []string{"xx-test-1a", "xx-test-1b", "xx-test-1c"}
-	env := []string{fmt.Sprintf("KAI_PARTITIONS=%d", partitions), "KAI_CLUSTER=e2e", "KAI_BOOTSTRAP_EXPECT=5", "KAI_DISCOVERY=aws:asg=" + cloud.Group, "KAI_REPLACE_AFTER=3s"}
-	c := prepare(t, 5)
-	launch := func(n *node) { c.launch(cloud, n, zones, env) }
-	began := time.Now()
-	for _, n := range c.nodes {
-		launch(n)
+	f := &fleet{
+		cluster: prepare(t, 5), cloud: cloud, partitions: partitions, zones: []string{"xx-test-1a", "xx-test-1b", "xx-test-1c"},
+		env: []string{fmt.Sprintf("KAI_PARTITIONS=%d", partitions), "KAI_CLUSTER=e2e", "KAI_BOOTSTRAP_EXPECT=5", "KAI_DISCOVERY=aws:asg=" + cloud.Group, "KAI_REPLACE_AFTER=3s"},
 	}
-	c.mustBeReady()
+	addrs := f.balance(26)
+	began := time.Now()
+	for _, n := range f.nodes {
+		f.launch(cloud, n, f.zones, f.env)
+	}
+	f.mustBeReady()
 	t.Logf("five nodes found each other by their group: ready after %.1f s", time.Since(began).Seconds())
-	st, err := c.nodes[0].status()
+	st, err := f.nodes[0].status()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,105 +93,209 @@ func TestAutoscaling(t *testing.T) {
 	for _, o := range st.Nodes {
 		spread[o.Zone]++
 	}
-	if len(st.Nodes) != 5 || spread[zones[0]] != 2 || spread[zones[1]] != 2 || spread[zones[2]] != 1 {
+	if len(st.Nodes) != 5 || spread[f.zones[0]] != 2 || spread[f.zones[1]] != 2 || spread[f.zones[2]] != 1 {
 		t.Errorf("%d nodes in zones %v", len(st.Nodes), spread)
 	}
-	l := c.load(s, c.nodes[:2]...)
-	// With three replicas in three zones shares depend on the zones: what counts is that those who are there hold everything.
-	settled := func() error {
-		running := map[string]bool{}
-		for _, n := range c.live() {
-			running[n.admin()] = true
-		}
-		for _, n := range c.live() {
-			st, err := n.status()
-			if err != nil {
-				return err
-			}
-			held := 0
-			for _, o := range st.Nodes {
-				if o.Partitions > 0 && !running[o.AdminAddr] {
-					return fmt.Errorf("node %s: %+v", n.name, o)
-				}
-				held += o.Partitions
-			}
-			if st.Moving > 0 || held != 3*partitions {
-				return fmt.Errorf("node %s: %d partitions move, %d replicas are held", n.name, st.Moving, held)
-			}
-		}
-		return nil
+	if len(addrs) == 0 {
+		addrs = []string{f.nodes[0].client(), f.nodes[1].client()}
 	}
+	l := f.loadAt(s, addrs...)
 
-	// ends waits until nodes have handed over and ended by themselves.
-	ends := func(what string, nodes ...*node) {
-		t.Helper()
-		notice := time.Now()
-		for _, n := range nodes {
-			eventually(t, 2*slow, "node "+n.name+" ends", func() error {
-				if _, ok := n.running(); ok {
-					return errors.New("it runs")
-				}
-				return nil
-			})
-			if err := n.end(0, time.Second); err != nil {
-				t.Errorf("node %s: %v", n.name, err)
-			}
-			if !strings.Contains(n.logged(), `"msg":"drained"`) {
-				t.Errorf("node %s has not handed over", n.name)
-			}
-		}
-		t.Logf("%s: gone %.1f s after the notice", what, time.Since(notice).Seconds())
-		for _, n := range nodes {
-			if beats, completed := cloud.Lifecycle("i-" + n.name); strings.Contains(what, "scale-in") && (beats == 0 || completed.IsZero()) {
-				t.Errorf("node %s: %d heartbeats, completed at %s", n.name, beats, completed)
-			}
-			cloud.Terminate("i-" + n.name)
-		}
-		eventually(t, slow, "the others hold everything", settled)
+	f.grow("from 5 to 8", 3)
+	f.scaleIn("from 8 to 4", f.nodes[2:6]...)
+	f.grow("from 4 to 6", 2)
+	spot := f.live()[2:4]
+	for _, n := range spot {
+		cloud.Interrupt("i-"+n.name, time.Now().Add(2*time.Minute))
 	}
-	newcomer := c.add()
-	launch(newcomer)
-	if err := newcomer.awaitReady(slow); err != nil {
-		t.Fatal(err)
+	f.ends("two spot interruptions at once", false, spot...)
+
+	killed := f.live()[3]
+	killed.kill()
+	cloud.Terminate("i-" + killed.name)
+	died := time.Now()
+	f.settle("one that was killed without notice is not missed")
+	t.Logf("one killed without notice: the others hold everything after %.1f s", time.Since(died).Seconds())
+	f.grow("its replacement", 1)
+
+	// An API that is out harms nobody that is there; who is new waits for it.
+	outage := 15 * time.Second
+	if os.Getenv("KAI_E2E_SOAK") != "" {
+		outage = 5 * time.Minute
 	}
-	has := func(n *node) func() error {
-		return func() error {
+	cloud.Outage(true)
+	late := f.add()
+	f.launch(cloud, late, f.zones, f.env)
+	time.Sleep(outage)
+	if ready, _ := late.readyz(); ready {
+		t.Error("a new node is ready that can know nobody")
+	}
+	f.settle("the others hold everything while the API is out")
+	cloud.Outage(false)
+	began = time.Now()
+	f.arrived(late)
+	t.Logf("an outage of %s: the late one has its share %.1f s after its end", outage, time.Since(began).Seconds())
+
+	for i, old := range f.live() {
+		what := fmt.Sprintf("instance refresh, %d", i+1)
+		f.grow(what, 1)
+		f.scaleIn(what, old)
+	}
+	l.verify(t, f.cluster)
+	if faults := cloud.Faults(); len(faults) > 0 {
+		t.Errorf("the cloud was asked wrongly: %q", faults)
+	}
+}
+
+// fleet is a cluster whose nodes are instances of a group.
+type fleet struct {
+	*cluster
+	cloud      *cloudtest.AWS
+	partitions int
+	zones, env []string
+}
+
+// settled: with three replicas in three zones shares depend on the zones; what counts is that those who are there hold everything.
+func (f *fleet) settled() error {
+	running := map[string]bool{}
+	for _, n := range f.live() {
+		running[n.admin()] = true
+	}
+	for _, n := range f.live() {
+		st, err := n.status()
+		if err != nil {
+			return err
+		}
+		held := 0
+		for _, o := range st.Nodes {
+			if o.Partitions > 0 && !running[o.AdminAddr] {
+				return fmt.Errorf("node %s: %+v", n.name, o)
+			}
+			held += o.Partitions
+		}
+		if st.Moving > 0 || held != 3*f.partitions {
+			return fmt.Errorf("node %s: %d partitions move, %d replicas are held", n.name, st.Moving, held)
+		}
+	}
+	return nil
+}
+
+func (f *fleet) settle(what string) {
+	f.t.Helper()
+	eventually(f.t, 2*slow, what, f.settled)
+}
+
+// grow has the group launch instances at the same moment, and waits until they have their share.
+func (f *fleet) grow(what string, by int) {
+	f.t.Helper()
+	began := time.Now()
+	var fresh []*node
+	for range by {
+		n := f.add()
+		f.launch(f.cloud, n, f.zones, f.env)
+		fresh = append(fresh, n)
+	}
+	f.arrived(fresh...)
+	f.t.Logf("%s: launched, ready and balanced after %.1f s", what, time.Since(began).Seconds())
+}
+
+func (f *fleet) arrived(nodes ...*node) {
+	f.t.Helper()
+	for _, n := range nodes {
+		if err := n.awaitReady(slow); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+	for _, n := range nodes {
+		eventually(f.t, 2*slow, "node "+n.name+" has its share", func() error {
 			own, err := n.own()
 			if err == nil && own.Partitions == 0 {
 				err = errors.New("it holds nothing")
 			}
-			return errors.Join(err, settled())
+			return err
+		})
+	}
+	f.settle("the shares are as they should be")
+}
+
+// scaleIn has the group end instances, all at once.
+func (f *fleet) scaleIn(what string, nodes ...*node) {
+	f.t.Helper()
+	for _, n := range nodes {
+		f.cloud.ScaleIn("i-" + n.name)
+	}
+	f.ends(what, true, nodes...)
+}
+
+// ends waits until nodes have handed over and ended by themselves; hooked, the group has heard of it.
+func (f *fleet) ends(what string, hooked bool, nodes ...*node) {
+	f.t.Helper()
+	notice := time.Now()
+	for _, n := range nodes {
+		eventually(f.t, 2*slow, "node "+n.name+" ends", func() error {
+			if _, ok := n.running(); ok {
+				return errors.New("it runs")
+			}
+			return nil
+		})
+		if err := n.end(0, time.Second); err != nil {
+			f.t.Errorf("node %s: %v", n.name, err)
 		}
+		if !strings.Contains(n.logged(), `"msg":"drained"`) {
+			f.t.Errorf("node %s has not handed over", n.name)
+		}
+		f.t.Logf("%s: node %s gone %.1f s after the notice", what, n.name, time.Since(notice).Seconds())
 	}
-	eventually(t, slow, "the sixth has its share", has(newcomer))
+	for _, n := range nodes {
+		if beats, completed := f.cloud.Lifecycle("i-" + n.name); hooked && (beats == 0 || completed.IsZero()) {
+			f.t.Errorf("node %s: %d heartbeats, completed at %s", n.name, beats, completed)
+		}
+		f.cloud.Terminate("i-" + n.name)
+	}
+	f.settle("the others hold everything")
+}
 
-	cloud.ScaleIn("i-" + c.nodes[4].name)
-	ends("scale-in", c.nodes[4])
-	for _, n := range c.nodes[2:4] {
-		cloud.Interrupt("i-"+n.name, time.Now().Add(2*time.Minute))
+// balance starts haproxy before as many nodes as the fleet may have in its life, and returns its address; nothing if it is not installed. It asks each
+// node twice a second whether it is ready, as a cloud's load balancer does more slowly.
+func (f *fleet) balance(most int) []string {
+	f.t.Helper()
+	haproxy, err := exec.LookPath("haproxy")
+	if err != nil {
+		f.t.Log("haproxy is not installed: clients connect to nodes that stay, without a load balancer")
+		return nil
 	}
-	ends("two spot interruptions at once", c.nodes[2:4]...)
-
-	// An API that is out harms nobody that is there; who is new waits for it.
-	cloud.Outage(true)
-	late := c.add()
-	launch(late)
-	time.Sleep(5 * time.Second)
-	if ready, _ := late.readyz(); ready {
-		t.Error("a new node is ready that can know nobody")
+	first := f.nodes[0]
+	net := first.ip[:strings.LastIndex(first.ip, ".")]
+	addr := net + ".200:11211"
+	config := fmt.Sprintf(`defaults
+  mode tcp
+  timeout connect 1s
+  timeout client 1m
+  timeout server 1m
+  retries 2
+  option redispatch
+listen kai
+  bind %s
+  balance roundrobin
+  option httpchk GET /readyz
+  http-check expect status 200
+  default-server check port %s inter 500ms fastinter 200ms fall 2 rise 2
+`, addr, first.admin()[strings.LastIndex(first.admin(), ":")+1:])
+	for i := range most {
+		config += fmt.Sprintf("  server n%d %s.%d:11211\n", i+1, net, i+1)
 	}
-	cloud.Outage(false)
-	if err := late.awaitReady(slow); err != nil {
-		t.Fatal(err)
+	file := filepath.Join(f.dir, "haproxy.cfg")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		f.t.Fatal(err)
 	}
-	eventually(t, slow, "the late one has its share", has(late))
-	newcomer.kill()
-	cloud.Terminate("i-" + newcomer.name)
-	died := time.Now()
-	eventually(t, slow, "one that was killed without notice is not missed", settled)
-	t.Logf("one killed without notice: replaced after %.1f s", time.Since(died).Seconds())
-	l.verify(t, c)
-	if faults := cloud.Faults(); len(faults) > 0 {
-		t.Errorf("the cloud was asked wrongly: %q", faults)
+	cmd := exec.Command(haproxy, "-db", "-q", "-f", file)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		f.t.Fatal(err)
 	}
+	f.t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return []string{addr}
 }

@@ -26,12 +26,20 @@ const writers = 4
 // loads, one after the other.
 func (c *cluster) load(seed uint64, on ...*node) *load {
 	c.t.Helper()
+	var addrs []string
+	for _, n := range on {
+		addrs = append(addrs, n.client())
+	}
+	return c.loadAt(seed, addrs...)
+}
+
+// loadAt is load, on addresses: a load balancer's.
+func (c *cluster) loadAt(seed uint64, addrs ...string) *load {
+	c.t.Helper()
 	prefix := fmt.Sprintf("load-%d-", c.loads.Add(1))
 	l := &load{workload: &workload{clients: 8, keys: 2, pause: 6 * time.Millisecond, turn: 2 * time.Second, h: newHistory(), seed: seed, prefix: prefix}}
 	l.ledger.prefix = prefix
-	for _, n := range on {
-		l.addrs = append(l.addrs, n.client())
-	}
+	l.addrs = addrs
 	ctx, cancel := context.WithCancel(c.t.Context())
 	l.cancel = cancel
 	l.done.Go(func() { l.workload.run(ctx) })
