@@ -161,7 +161,12 @@ func (f *fleet) settled() error {
 	for _, n := range f.live() {
 		running[n.admin()] = true
 	}
+	ready := 0
 	for _, n := range f.live() {
+		if ok, _ := n.readyz(); !ok {
+			continue // it has not joined
+		}
+		ready++
 		st, err := n.status()
 		if err != nil {
 			return err
@@ -176,6 +181,9 @@ func (f *fleet) settled() error {
 		if st.Moving > 0 || held != 3*f.partitions {
 			return fmt.Errorf("node %s: %d partitions move, %d replicas are held", n.name, st.Moving, held)
 		}
+	}
+	if ready < 3 {
+		return fmt.Errorf("%d nodes are ready", ready)
 	}
 	return nil
 }
@@ -210,7 +218,9 @@ func (f *fleet) arrived(nodes ...*node) {
 		eventually(f.t, 2*slow, "node "+n.name+" has its share", func() error {
 			own, err := n.own()
 			if err == nil && own.Partitions == 0 {
-				err = errors.New("it holds nothing")
+				ring, err := f.kai("ring", "--admin", f.live()[0].admin())
+				plan, err2 := f.kai("ring", "plan", "--admin", f.live()[0].admin())
+				return fmt.Errorf("it holds nothing (%v)\n%s\n%s", errors.Join(err, err2), ring, plan)
 			}
 			return err
 		})

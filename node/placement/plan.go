@@ -13,7 +13,7 @@ const Slack = 0.05
 // Plan says which nodes should hold each partition, if these nodes are to hold all: the members of now,
 // changed as little as it takes so that each partition has min(n, len(nodes)) replicas, in distinct
 // zones while there are zones left, and no node holds more than Slack above its share, which is the mean
-// when all weights are equal (zones of unequal size may prevent that: zones come first). The order tells who coordinates: who comes takes the
+// when all weights are equal and zones have as many nodes; else nodes of a zone share what it must hold. The order tells who coordinates: who comes takes the
 // place of who goes. It is a pure function; a plan carried out is a plan that changes nothing.
 //
 // Which node takes what nobody holds is told by the consistent-hash ring (preferred, by partition: see

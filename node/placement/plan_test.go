@@ -131,6 +131,32 @@ func TestPlanMovesLittle(t *testing.T) {
 	}
 }
 
+// TestPlanSharesWithinZones: a node that joins a zone of many gets its part of what the zone must hold, though nobody there holds more than the mean
+// of all: a zone with one node must hold so much that the mean is no measure.
+func TestPlanSharesWithinZones(t *testing.T) {
+	in := func(zone string, names ...string) (nodes []ring.Node) {
+		for _, name := range names {
+			nodes = append(nodes, ring.Node{ID: ring.NodeID(name), Zone: zone})
+		}
+		return nodes
+	}
+	c := newCluster(t, 64, 3, slices.Concat(in("a", "a1", "a2"), in("b", "b1", "b2")))
+	c.goTo(slices.Concat(in("a", "a1", "a2"), in("b", "b1", "b2"), in("c", "c1")))
+	nodes := slices.Concat(in("a", "a1", "a2", "a3"), in("b", "b1", "b2"), in("c", "c1"))
+	c.goTo(nodes)
+	load := map[ring.NodeID]int{}
+	for _, conf := range c.confs {
+		for _, id := range conf.Members {
+			load[id]++
+		}
+	}
+	for _, id := range []ring.NodeID{"a1", "a2", "a3"} {
+		if load[id] < 21 || load[id] > 22 {
+			t.Errorf("%s holds %d of the 64 that its zone must hold: %v", id, load[id], load)
+		}
+	}
+}
+
 // Whatever comes and goes, the promises hold.
 func TestPlanAtRandom(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))

@@ -16,12 +16,12 @@ func Shares(nodes []ring.Weighted, partitions, n int) map[ring.NodeID]float64 {
 	return shares
 }
 
-// setShares says what each node should hold of so many partitions: the mean if all weights are equal.
+// setShares says what each node should hold of so many partitions: the mean if all weights are equal, and zones have as many nodes each.
 func (pl *planner) setShares(partitions int) {
 	count := len(pl.nodes)
 	pl.share, pl.limit, pl.least = make([]float64, count), make([]int, count), make([]int, count)
 	all := partitions * pl.n
-	if pl.equal() {
+	if pl.alike() {
 		for i := range pl.nodes {
 			pl.share[i] = float64(all) / float64(count)
 			pl.least[i] = all / count
@@ -39,9 +39,17 @@ func (pl *planner) setShares(partitions int) {
 // rounding is far more than what weigh is off by, and far less than a partition.
 const rounding = 1e-6
 
-func (pl *planner) equal() bool {
-	for _, node := range pl.nodes {
+// alike reports whether all nodes have the same weight, and all zones as many of them.
+func (pl *planner) alike() bool {
+	sizes := make([]int, len(pl.crowd))
+	for i, node := range pl.nodes {
+		sizes[pl.zone[i]]++
 		if node.Weight.Thousandths() != pl.nodes[0].Weight.Thousandths() {
+			return false
+		}
+	}
+	for _, size := range sizes {
+		if size != sizes[0] {
 			return false
 		}
 	}
