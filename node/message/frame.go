@@ -9,7 +9,8 @@ import (
 	"kai/node/record"
 )
 
-// Version of the layout of requests and replies that this build writes and reads. Control frames
+// Version of the layout of requests and replies that this build writes and reads; it is the same in all versions of the
+// protocol so far. Control frames
 // (handshake, heartbeat) carry version 0: their layout is the same for all versions, because they
 // are what versions are agreed with.
 const Version = 1

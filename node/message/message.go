@@ -68,6 +68,23 @@ const (
 	numKinds
 )
 
+// Versions of the protocol: which requests a node understands. Two nodes agree on the newest that both know, at
+// the handshake of each link.
+const (
+	// Oldest is that of the first builds: single keys, fixed configurations.
+	Oldest uint8 = 1
+	// Newest has all kinds: moves, repair, hints, purges, promises of whole partitions, restored records.
+	Newest uint8 = 2
+)
+
+// Since is the oldest version of the protocol in which a node understands the request.
+func (q *Request) Since() uint8 {
+	if q.Kind > Flush || q.Kind == Mutate && q.Op.Kind >= record.Restore || record.Internal(q.Key) {
+		return Newest
+	}
+	return Oldest
+}
+
 // TraceLen is the room for trace context: 16 bytes trace id, 8 span id, 1 flags.
 const TraceLen = 25
 
@@ -132,10 +149,13 @@ const (
 	TimedOut
 	// Invalid: the node could not understand the request.
 	Invalid
+	// Unsupported: the request was not sent, since the node's build is older than it is (see Request.Since); nothing was
+	// done. Made by the sender's side.
+	Unsupported
 	numStatus
 )
 
-var statusNames = [numStatus]string{"none", "ok", "nack", "clock_reject", "wrong_epoch", "not_replica", "corrupt", "not_voting", "busy", "unreachable", "timed_out", "invalid"}
+var statusNames = [numStatus]string{"none", "ok", "nack", "clock_reject", "wrong_epoch", "not_replica", "corrupt", "not_voting", "busy", "unreachable", "timed_out", "invalid", "unsupported"}
 
 func (s Status) String() string {
 	if s < numStatus {
@@ -147,7 +167,7 @@ func (s Status) String() string {
 // Refused reports a status after which the request has certainly had no effect.
 func (s Status) Refused() bool {
 	switch s {
-	case ClockReject, WrongEpoch, NotReplica, NotVoting, Busy, Unreachable, Invalid:
+	case ClockReject, WrongEpoch, NotReplica, NotVoting, Busy, Unreachable, Invalid, Unsupported:
 		return true
 	}
 	return false

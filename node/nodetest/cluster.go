@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"kai/node/message"
 	"kai/node/placement"
 	"kai/node/quorum"
 	"kai/node/repair"
@@ -69,6 +70,7 @@ type Config struct {
 	Begins        int  // so many keys are there from the beginning: founders load them before they vote
 	SlowLoads     bool // that takes seconds, and does not fail
 	RealStore     bool // the real store on a simulated disk, in place of the plain volume
+	Mixed         bool // each life of a node is of one of two builds: some speak only the oldest version of the protocol
 }
 
 // Cluster is a simulated cluster. Make and use it inside a synctest bubble.
@@ -126,6 +128,7 @@ type incarnation struct {
 	ctx         context.Context // ends with this life
 	die         context.CancelFunc
 	died        <-chan struct{}
+	protocol    uint8 // newest version that it speaks
 }
 
 func (i *incarnation) alive() bool {
@@ -198,6 +201,10 @@ func (c *Cluster) start(i int) {
 	inc := &incarnation{node: nd, volume: &volume{d: nd.disk, ordered: c.LongSyncs, forgets: c.Mutant&ForgetsExpired != 0}}
 	inc.ctx, inc.die = context.WithCancel(context.Background())
 	inc.died = inc.ctx.Done()
+	inc.protocol = message.Newest
+	if r := (rng{seed: mix(c.seed, 93, uint64(i), uint64(nd.boots))}); c.Mixed && r.chance(50) {
+		inc.protocol = message.Oldest
+	}
 	if c.RealStore {
 		v, err := nd.real.open()
 		if err != nil {

@@ -163,6 +163,11 @@ func (l *link) Send(call *message.Call) {
 		call.Completion.Done(call)
 		return
 	}
+	if to := l.c.nodes[l.to].current(); call.Since() > l.from.protocol || to != nil && call.Since() > to.protocol {
+		call.Reply = message.Reply{Status: message.Unsupported}
+		call.Completion.Done(call)
+		return
+	}
 	l.mu.Lock()
 	if l.pending == nil { // most links of a large cluster are never used
 		l.pending, l.count = map[uint64]*outgoing{}, map[flow]uint64{}

@@ -162,6 +162,10 @@ func scenarios() []Scenario {
 			widely(s)
 			s.Trouble.Moves = true
 		}),
+		with(base("two builds, mixed"), func(s *Scenario) {
+			widely(s)
+			s.Config.Mixed, s.Config.Repairing, s.Config.PurgeAge, s.Trouble.Quick = true, true, time.Millisecond, true
+		}),
 		with(base("wiped disks never vote"), func(s *Scenario) { s.Trouble.Wipes = true }),
 		with(base("snapshots are restored"), restoring),
 		with(base("snapshots are restored, partitions move, the real store"), func(s *Scenario) {

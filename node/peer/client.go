@@ -127,7 +127,8 @@ func NewClient(o ClientOptions) *Client {
 // call.Completion.Done is called exactly once: with the peer's reply, on the link's goroutine; with
 // TimedOut when no reply came in time or the connection broke and the request may have been sent;
 // with Unreachable when it was certainly not sent; with Busy, before Send returns, when a queue is
-// full or Timeout is negative; with Invalid, before Send returns, when it cannot be encoded.
+// full or Timeout is negative; with Invalid, before Send returns, when it cannot be encoded; with Unsupported, before
+// Send returns, when the peer's build is too old for it.
 func (c *Client) Send(call *message.Call) {
 	if call.Timeout == 0 {
 		call.Timeout = c.opts.DefaultTimeout
@@ -218,7 +219,8 @@ func (c *Client) connect(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	in := &inbox{src: conn, maxFrame: maxHello, count: &c.count}
-	if err := greet(conn, in, mine, c.opts.Node, c.opts.Admit, c.opts.speak, c.opts.HandshakeTimeout); err != nil {
+	version, err := greet(conn, in, mine, c.opts.Node, c.opts.Admit, c.opts.speak, c.opts.HandshakeTimeout)
+	if err != nil {
 		_ = conn.Close()
 		var no *RefusedError
 		if errors.As(err, &no) {
@@ -228,8 +230,8 @@ func (c *Client) connect(ctx context.Context) error {
 	}
 	in.src, in.maxFrame = rawio.NewReader(conn), c.frame
 	c.count.connects.Add(1)
-	c.opts.Logger.Info("peer link up", "node", c.opts.Node, "addr", c.opts.Addr)
-	err = newLink(c, conn, in).run()
+	c.opts.Logger.Info("peer link up", "node", c.opts.Node, "addr", c.opts.Addr, "protocol", version)
+	err = newLink(c, conn, in, version).run()
 	c.count.failures.Add(1)
 	return err
 }

@@ -66,7 +66,7 @@ func FuzzInbox(f *testing.F) {
 		near, far := net.Pipe()
 		defer far.Close()
 		c := NewClient(ClientOptions{Identity: identity(clientID), Node: serverID})
-		l := newLink(c, near, &inbox{src: &dribble{data: stream, sizes: sizes}, maxFrame: c.frame, count: &c.count})
+		l := newLink(c, near, &inbox{src: &dribble{data: stream, sizes: sizes}, maxFrame: c.frame, count: &c.count}, message.Newest)
 		o := &once{done: make(chan struct{})}
 		if s := l.send(&message.Call{Request: read("key"), Completion: o}); s != 0 {
 			t.Fatal(s)

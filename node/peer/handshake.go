@@ -92,8 +92,8 @@ type hello struct {
 	expect             ring.NodeID
 }
 
-// versions this build speaks.
-var versions = [2]uint8{message.Version, message.Version}
+// versions this build speaks, oldest and newest.
+var versions = [2]uint8{message.Oldest, message.Newest}
 
 func appendHello(dst []byte, h *hello) []byte {
 	b := append(make([]byte, 0, 128), magic...)
@@ -196,21 +196,21 @@ func ask(admit func(Identity) error, id Identity) (no *RefusedError) {
 	return no
 }
 
-// greet is the client's side: it says hello and judges the answer; admit may be nil.
-func greet(conn net.Conn, in *inbox, mine Identity, expect ring.NodeID, admit func(Identity) error, speak [2]uint8, timeout time.Duration) error {
+// greet is the client's side: it says hello, judges the answer, and returns the version that was agreed on; admit may be nil.
+func greet(conn net.Conn, in *inbox, mine Identity, expect ring.NodeID, admit func(Identity) error, speak [2]uint8, timeout time.Duration) (version uint8, err error) {
 	if mine.ClusterID == "" {
-		return judge(&mine, &mine)
+		return 0, judge(&mine, &mine)
 	}
 	if err := conn.SetDeadline(time.Now().Add(timeout)); err != nil {
-		return err
+		return 0, err
 	}
 	out := appendHello(nil, &hello{low: speak[0], high: speak[1], id: mine, expect: expect})
 	if _, err := conn.Write(out); err != nil {
-		return err
+		return 0, err
 	}
 	theirs, err := receive(in)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	no := judge(&mine, &theirs.id)
 	if no == nil && theirs.id.Node != expect {
@@ -224,9 +224,9 @@ func greet(conn net.Conn, in *inbox, mine Identity, expect ring.NodeID, admit fu
 	}
 	if no != nil {
 		_, _ = conn.Write(appendRefuse(nil, no)) // for the other side's log
-		return no
+		return 0, no
 	}
-	return conn.SetDeadline(time.Time{})
+	return theirs.version, conn.SetDeadline(time.Time{})
 }
 
 // welcome is the server's side: it judges the client's hello and answers it.

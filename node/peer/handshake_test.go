@@ -32,7 +32,7 @@ func shake(client, server Identity, clientSpeaks, serverSpeaks [2]uint8, admit f
 	})
 	both.Go(func() {
 		in := &inbox{src: near, maxFrame: maxHello, count: new(counters)}
-		c = greet(near, in, client, serverID, nil, clientSpeaks, 5*time.Second)
+		_, c = greet(near, in, client, serverID, nil, clientSpeaks, 5*time.Second)
 		near.Close()
 	})
 	both.Wait()
@@ -99,7 +99,7 @@ func TestClientJudgesToo(t *testing.T) {
 		in := &inbox{src: near, maxFrame: maxHello, count: new(counters)}
 		var mine, theirs *RefusedError
 		admit := func(i Identity) error { return fmt.Errorf("boot %d is old of process %d", i.Boot, i.Process) }
-		if err := greet(near, in, identity(clientID)(), serverID, admit, versions, 5*time.Second); !errors.As(err, &mine) || mine.Remote {
+		if _, err := greet(near, in, identity(clientID)(), serverID, admit, versions, 5*time.Second); !errors.As(err, &mine) || mine.Remote {
 			t.Errorf("%s: client says %v", name, err)
 		}
 		if mine != nil && mine.Code == NotAdmitted && !strings.Contains(mine.Text, "boot 3 is old of process 77") {

@@ -14,10 +14,11 @@ import (
 // link is one connection of a Client, from handshake to break. Calls never move to another link:
 // the reply to what was sent here can only come from here.
 type link struct {
-	c     *Client
-	out   outbox
-	in    *inbox
-	slots slots // under out.mu, but for claim
+	c       *Client
+	version uint8 // of the protocol
+	out     outbox
+	in      *inbox
+	slots   slots // under out.mu, but for claim
 
 	asleep bool          // under out.mu: upkeep keeps no deadlines now
 	wake   chan struct{} // to upkeep; holds one
@@ -37,8 +38,8 @@ type link struct {
 	cause error
 }
 
-func newLink(c *Client, conn net.Conn, in *inbox) *link {
-	l := &link{c: c, in: in, wake: make(chan struct{}, 1), asleep: true}
+func newLink(c *Client, conn net.Conn, in *inbox, version uint8) *link {
+	l := &link{c: c, version: version, in: in, wake: make(chan struct{}, 1), asleep: true}
 	l.out.init(conn, c.opts.WriteTimeout, &c.count, l.fail)
 	l.out.crowded = l.crowded
 	now := l.clock()
@@ -87,6 +88,9 @@ func (l *link) run() error {
 func (l *link) send(call *message.Call) message.Status {
 	if call.Request.Check() != nil {
 		return message.Invalid
+	}
+	if l.version < message.Newest && call.Since() > l.version {
+		return message.Unsupported
 	}
 	o := &l.out
 	o.mu.Lock()

@@ -124,9 +124,17 @@ func TestStuckPeer(t *testing.T) {
 		q := accept("k")
 		q.Record = record.Append(nil, q.Key, &record.Record{Kind: record.Value, Value: make([]byte, 100<<10)})
 		q.Timeout = time.Hour
-		var asked []*once
-		busy := 0
-		for i := 0; busy < 10; i++ {
+		asked, busy := []*once{r.ask(q)}, 0
+		r.client.Flush()
+		for l := r.client.link.Load(); ; time.Sleep(time.Millisecond) { // until it is being written
+			l.out.mu.Lock()
+			sent := l.out.base
+			l.out.mu.Unlock()
+			if sent > 0 {
+				break
+			}
+		}
+		for i := 1; busy < 10; i++ {
 			o := r.ask(q)
 			r.client.Flush()
 			select {

@@ -19,7 +19,7 @@ func dial(t *testing.T, addr string) (net.Conn, *inbox) {
 	}
 	t.Cleanup(func() { conn.Close() })
 	in := &inbox{src: conn, maxFrame: maxHello, count: new(counters)}
-	if err := greet(conn, in, identity(clientID)(), serverID, nil, versions, 5*time.Second); err != nil {
+	if _, err := greet(conn, in, identity(clientID)(), serverID, nil, versions, 5*time.Second); err != nil {
 		t.Fatal(err)
 	}
 	in.maxFrame = message.MaxFrame(1 << 20)
@@ -203,7 +203,8 @@ func TestMaxConnections(t *testing.T) {
 	}
 	defer conn.Close()
 	in := &inbox{src: conn, maxFrame: maxHello, count: new(counters)}
-	no, ok := greet(conn, in, identity(clientID)(), serverID, nil, versions, 5*time.Second).(*RefusedError)
+	_, err = greet(conn, in, identity(clientID)(), serverID, nil, versions, 5*time.Second)
+	no, ok := err.(*RefusedError)
 	if !ok || no.Code != Full {
 		t.Errorf("second connection: %v", no)
 	}

@@ -3,6 +3,7 @@ package placement
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"kai/node/message"
@@ -84,8 +85,8 @@ func Differing(call *message.Call, partitions int, configuration func(ring.Parti
 func (m *Mover) learnFrom(id ring.NodeID) (all bool, err error) {
 	q := message.Request{Kind: message.Digests, Items: AppendDigests(nil, m.o.Partitions, m.o.Configuration)}
 	reply := m.send(id, q)
-	if reply.Status == message.Invalid { // a build that has no digests is asked about everything
-		return m.learnRange(id, 0, m.o.Partitions)
+	if reply.Status == message.Unsupported {
+		return false, errOlder
 	}
 	if reply.Status != message.OK {
 		return false, fmt.Errorf("node %s does not tell its digests: %s", id, reply.Status)
@@ -155,7 +156,7 @@ func (m *Mover) Learn() {
 		if id == m.o.Self {
 			continue
 		}
-		if !m.heard[id] {
+		if !m.heard[id] && !m.older[id] {
 			ask = id
 			break
 		}
@@ -168,6 +169,14 @@ func (m *Mover) Learn() {
 		return
 	}
 	all, err := m.learnFrom(ask)
+	m.mu.Lock()
+	if errors.Is(err, errOlder) {
+		m.older[ask] = true
+		delete(m.heard, ask)
+	} else {
+		delete(m.older, ask)
+	}
+	m.mu.Unlock()
 	if err != nil {
 		m.o.Logger.Debug("configurations not learnt", "error", err)
 		return
@@ -177,6 +186,21 @@ func (m *Mover) Learn() {
 		m.heard[ask] = true
 		m.mu.Unlock()
 	}
+}
+
+// errOlder: a node's build is too old to know of configurations that change. As long as there is one nothing moves.
+var errOlder = errors.New("its build is older and knows of no moves")
+
+// curious reports that there is a node that this one has not heard of yet, and may at any moment.
+func (m *Mover) curious() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, id := range m.o.Everybody() {
+		if id != m.o.Self && !m.heard[id] && !m.older[id] {
+			return true
+		}
+	}
+	return false
 }
 
 // informed reports that every live node has told this one, since its start, all that it knew. A plan

@@ -18,19 +18,21 @@ import (
 type teller struct {
 	table *Table
 	down  atomic.Bool
-	old   bool         // a build without digests
+	old   atomic.Bool // a build that knows of no moves
+	calls atomic.Int64
 	bytes atomic.Int64 // of questions and answers
 	asked atomic.Int64 // partitions, by their epochs
 }
 
 func (o *teller) Send(call *message.Call) {
+	o.calls.Add(1)
 	if o.down.Load() {
 		call.Reply = message.Reply{Status: message.Unreachable}
+	} else if o.old.Load() {
+		call.Reply = message.Reply{Status: message.Unsupported}
 	} else if call.Kind == message.Configurations {
 		o.asked.Add(int64(len(call.Request.Items) / 4))
 		Newer(call, o.table.Partitions(), o.table.Configuration)
-	} else if o.old {
-		call.Reply = message.Reply{Status: message.Invalid}
 	} else {
 		Differing(call, o.table.Partitions(), o.table.Configuration)
 	}
@@ -93,6 +95,34 @@ func TestMoverLearnsBeforeItPlans(t *testing.T) {
 	})
 }
 
+// As long as a node is of a build that knows of no moves nothing is planned; it is asked now and then.
+func TestNothingMovesBesideAnOlderBuild(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		own, older, other := newTable(t), &teller{table: newTable(t)}, &teller{table: newTable(t)}
+		older.old.Store(true)
+		peers := map[ring.NodeID]Replica{"b": older, "c": other}
+		var planned atomic.Int32
+		m := NewMover(Options{
+			Self: "a", Partitions: 64, Quorum: ring.Quorum{N: 3, R: 2, W: 2}, Configuration: own.Configuration,
+			Adopt:     func(p ring.Partition, c ring.Configuration) { own.Adopt(p, c) },
+			Peer:      func(id ring.NodeID) Replica { return peers[id] },
+			Plan:      func([]ring.Configuration) [][]ring.NodeID { planned.Add(1); return nil },
+			Everybody: func() []ring.NodeID { return []ring.NodeID{"a", "b", "c"} },
+			Moves:     1, Timeout: time.Second, Tick: 100 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
+		})
+		go func() { _ = m.Run(t.Context()) }() // nil: it ends with the context
+		time.Sleep(20 * time.Second)
+		if planned.Load() != 0 || older.calls.Load() < 5 || older.calls.Load() > 20 || other.calls.Load() < 5 {
+			t.Errorf("planned %d times; the older node was asked %d times, the other %d", planned.Load(), older.calls.Load(), other.calls.Load())
+		}
+		older.old.Store(false) // it is upgraded
+		time.Sleep(5 * time.Second)
+		if planned.Load() == 0 {
+			t.Error("never planned")
+		}
+	})
+}
+
 // Most of the time nothing is new, and where something is, only its group is looked at, whoever is ahead.
 func TestLearnAsksOnlyWhereEpochsDiffer(t *testing.T) {
 	const partitions = 1 << 16
@@ -110,7 +140,6 @@ func TestLearnAsksOnlyWhereEpochsDiffer(t *testing.T) {
 		name        string
 		ahead       []ring.Partition // there
 		behind      []ring.Partition // here ahead
-		old         bool
 		asked, most int64
 		all         bool
 	}{
@@ -119,9 +148,8 @@ func TestLearnAsksOnlyWhereEpochsDiffer(t *testing.T) {
 		{name: "here newer", behind: []ring.Partition{65535}, asked: 256, most: 2048 + 2 + 1024, all: true},
 		{name: "sums alike", ahead: []ring.Partition{1}, behind: []ring.Partition{2}, asked: 256, most: 4096},
 		{name: "two groups side by side, one apart", ahead: []ring.Partition{0, 511, 40000}, asked: 768, most: 2048 + 6 + 3072 + 3*128},
-		{name: "an old build", ahead: []ring.Partition{7}, old: true, asked: partitions, most: 4*partitions + 2048 + 128},
 	} {
-		own, other := fresh(), &teller{table: fresh(), old: c.old}
+		own, other := fresh(), &teller{table: fresh()}
 		raise := func(table *Table, ps []ring.Partition) {
 			for _, p := range ps {
 				table.Adopt(p, ring.Configuration{Epoch: 2, Members: []ring.NodeID{"b", "c"}})

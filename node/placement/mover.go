@@ -110,6 +110,7 @@ type Mover struct {
 	wake    chan struct{}                    // room for one
 	loaded  map[ring.Partition]uint32        // by the epoch for which a snapshot was tried
 	heard   map[ring.NodeID]bool             // who has told all configurations it knows
+	older   map[ring.NodeID]bool             // who cannot tell, for its build is too old
 	next    int                              // to be asked for them
 	tasks   sync.WaitGroup
 
@@ -119,7 +120,7 @@ type Mover struct {
 // NewMover makes a mover; it starts nothing.
 func NewMover(o Options) *Mover {
 	return &Mover{o: o, busy: map[ring.Partition]bool{}, pulls: map[ring.Partition]bool{}, undone: map[ring.Partition]bool{}, gathers: map[ring.Partition]*gathering{},
-		joint: map[ring.Partition]bool{}, woken: map[ring.Partition]bool{}, wake: make(chan struct{}, 1), heard: map[ring.NodeID]bool{}, loaded: map[ring.Partition]uint32{}}
+		joint: map[ring.Partition]bool{}, woken: map[ring.Partition]bool{}, wake: make(chan struct{}, 1), heard: map[ring.NodeID]bool{}, older: map[ring.NodeID]bool{}, loaded: map[ring.Partition]uint32{}}
 }
 
 // askPause is how long a node that has not pulled is left alone, at first.
@@ -195,7 +196,7 @@ func (m *Mover) learn(ctx context.Context) {
 	for {
 		m.Learn()
 		pause := learnEvery
-		if m.o.Everybody != nil && !m.informed() {
+		if m.o.Everybody != nil && m.curious() {
 			pause = min(m.o.Tick/4, learnAll/time.Duration(len(m.o.Everybody())+1))
 		}
 		select {

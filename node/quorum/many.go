@@ -59,6 +59,14 @@ func (m *manyRead) send() {
 
 // Done hands out the answers.
 func (m *manyRead) Done(call *message.Call) {
+	if call.Reply.Status == message.Unsupported { // an older build is asked key by key
+		for _, x := range m.asks {
+			x.o.send(x.member, x.digest)
+		}
+		m.replica.Flush()
+		m.release()
+		return
+	}
 	rest, s := call.Reply.Items, call.Reply.Status
 	for i := range m.asks {
 		x := &m.asks[i]
@@ -74,6 +82,10 @@ func (m *manyRead) Done(call *message.Call) {
 		}
 		x.o.answered(x.member, x.digest, a.Status, a.Ballot, a.Record)
 	}
+	m.release()
+}
+
+func (m *manyRead) release() {
 	clear(m.asks)
 	m.asks, m.items, m.replica = m.asks[:0], m.items[:0], nil
 	m.call.Reply = message.Reply{}

@@ -108,6 +108,43 @@ func TestGetAsksAnother(t *testing.T) {
 	}
 }
 
+// Nodes of an older build are asked key by key, and everything works through them.
+func TestGetsFromOlderBuilds(t *testing.T) {
+	for _, at := range []int{0, 3} { // a replica itself, and a node that is none
+		bubble(t, func(t *testing.T) {
+			r := newRig(t, 4, majority)
+			for i := range 3 {
+				r.nodes[at].wires[i].setHook(func(c *message.Call) message.Status {
+					if c.Since() > message.Oldest {
+						return message.Unsupported
+					}
+					return deliver
+				})
+			}
+			ops := make([]record.Op, 20)
+			for i := range ops {
+				ops[i] = set(fmt.Sprint("v", i))
+				ops[i].Key = fmt.Appendf(nil, "key-%d", i)
+			}
+			res := make([]record.Result, len(ops))
+			s := r.nodes[at].Session()
+			defer s.Close()
+			begun := time.Now()
+			s.Execute(ops, res)
+			for i := range ops {
+				ops[i] = record.Op{Kind: record.Get, Key: ops[i].Key}
+			}
+			s.Execute(ops, res)
+			for i := range ops {
+				r.want(string(ops[i].Key), res[i], record.Found, fmt.Sprint("v", i))
+			}
+			if time.Since(begun) != 0 || r.nodes[at].Counters().Hedges.Load() != 0 {
+				t.Errorf("it took %v, %d hedges", time.Since(begun), r.nodes[at].Counters().Hedges.Load())
+			}
+		})
+	}
+}
+
 // A slow replica is hedged, whether it has the value or a digest; its late answer changes nothing.
 func TestHedge(t *testing.T) {
 	for _, at := range []int{0, 3} { // a replica itself, and a node that is none
