@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"gocloud.dev/blob"
+	"gocloud.dev/blob/memblob"
 )
 
 const (
@@ -283,6 +284,56 @@ var errDied = errors.New("died")
 
 // A node dies at any write of a snapshot, and a restarted one goes on; beside a bucket that throttles, is slow, loses answers, does writes twice,
 // ends reads early, and refuses the node's clock, which is told, and ends that attempt. What is complete is right; what is not is not taken for complete.
+// leaving is a source whose node is to leave amid partition 2.
+type leaving struct {
+	*held
+	leave chan struct{}
+}
+
+func (l leaving) Sums(ctx context.Context, p int) ([]uint64, error) {
+	if p == 2 {
+		close(l.leave)
+	}
+	return l.held.Sums(ctx, p)
+}
+
+// A node that leaves amid a snapshot leaves what it has uploaded to the others.
+func TestLeaves(t *testing.T) {
+	b := &Bucket{Bucket: memblob.OpenBucket(nil)}
+	defer b.Close()
+	h := newHeld(300, 100)
+	o := options(b, "n1", nil)
+	l := leaving{h, make(chan struct{})}
+	o.Source, o.Leave = l, l.leave
+	done, err := New(o).Take(t.Context(), "one", allNow)
+	if !errors.Is(err, ErrLeft) || done.Partitions != 3 || done.Manifest != nil {
+		t.Fatalf("%d partitions are named, %v", done.Partitions, err)
+	}
+	if done, err = New(o).Take(t.Context(), "one", allNow); !errors.Is(err, ErrLeft) || done.Partitions != 0 {
+		t.Errorf("once it has left it names %d partitions, %v", done.Partitions, err)
+	}
+	last, err := New(options(b, "n2", h)).Take(t.Context(), "one", allNow)
+	if err != nil || last.Partitions != testPartitions-3 {
+		t.Fatalf("the other uploads %d of %d partitions, %v", last.Partitions, testPartitions, err)
+	}
+	verify(t, b, last.Manifest)
+	same(t, restored(t, b, last.Manifest), h.clone())
+	// One that waits for others leaves at once.
+	o = options(b, "n1", h)
+	o.Look = time.Hour
+	waits := make(chan error)
+	leave := make(chan struct{})
+	o.Leave = leave
+	go func() {
+		_, err := New(o).Take(t.Context(), "two", func(int) time.Duration { return time.Hour })
+		waits <- err
+	}()
+	close(leave)
+	if err := <-waits; !errors.Is(err, ErrLeft) {
+		t.Error(err)
+	}
+}
+
 func TestTakeSurvivesDeathAndFaults(t *testing.T) {
 	for seed := range uint64(40) {
 		synctest.Test(t, func(t *testing.T) {

@@ -35,9 +35,14 @@ type Options struct {
 	// Patience is after how long a snapshot that is not complete is taken for given up.
 	Patience time.Duration
 	// Look is the time between two looks at what other nodes have uploaded.
-	Look   time.Duration
+	Look time.Duration
+	// Leave, once closed, ends Take as soon as what it has uploaded can be used by the others; nil: never.
+	Leave  <-chan struct{}
 	Logger *slog.Logger
 }
+
+// ErrLeft is Take's answer to Options.Leave: the others complete the snapshot.
+var ErrLeft = errors.New("backup: this node has left the snapshot to the others")
 
 // Snapshotter is one node's part in the snapshots of its cluster.
 type Snapshotter struct{ o Options }
@@ -81,7 +86,7 @@ type built struct {
 // Take takes part in the snapshot named id: it begins it if nobody has, uploads the partitions for which turn says so and which nobody has uploaded yet, and
 // completes it once all are there. turn tells after what delay from the start this node uploads a partition (negative:
 // never, it does not hold it), so that nodes step in for each other; two that upload the same do no harm. Take returns
-// when the snapshot is complete, by whoever, or with the error that kept this node from its part; called again, perhaps
+// when the snapshot is complete, by whoever, or with the error that kept this node from its part, or ErrLeft; called again, perhaps
 // after a restart, it goes on where it was.
 func (s *Snapshotter) Take(ctx context.Context, id string, turn func(partition int) time.Duration) (Done, error) {
 	t := &taking{Snapshotter: s}
@@ -160,6 +165,9 @@ func (t *taking) work(ctx context.Context, turn func(int) time.Duration) error {
 		}
 		waits := false
 		for p := range t.o.Partitions {
+			if t.leaves() {
+				break
+			}
 			delay := turn(p)
 			if _, there := covered[p]; there || delay < 0 {
 				continue
@@ -190,6 +198,9 @@ func (t *taking) work(ctx context.Context, turn func(int) time.Duration) error {
 			t.done.Manifest = m
 			return err
 		}
+		if t.leaves() {
+			return ErrLeft
+		}
 		if !waits && failed == nil {
 			if covered, err = t.covered(ctx); err != nil {
 				return err
@@ -204,8 +215,18 @@ func (t *taking) work(ctx context.Context, turn func(int) time.Duration) error {
 		select {
 		case <-ctx.Done():
 			return errors.Join(ctx.Err(), failed)
+		case <-t.o.Leave:
 		case <-time.After(t.o.Look):
 		}
+	}
+}
+
+func (t *taking) leaves() bool {
+	select {
+	case <-t.o.Leave:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -48,8 +48,9 @@ const (
 type backups struct {
 	taken, failed, bytes, puts, partitions, unchanged, leaves atomic.Uint64
 	lastError                                                 atomic.Pointer[string]
-	newest                                                    atomic.Int64 // cut of the newest complete one, in Unix seconds; 0: none known
-	pinned                                                    atomic.Int64 // oldest cut of snapshots that are being restored, in Unix seconds; 0: none
+	newest                                                    atomic.Int64  // cut of the newest complete one, in Unix seconds; 0: none known
+	pinned                                                    atomic.Int64  // oldest cut of snapshots that are being restored, in Unix seconds; 0: none
+	left                                                      chan struct{} // closed when this node takes part no more
 	// Of the one goroutine that looks at the bucket:
 	known map[string]bool
 	// registered: the bucket knows which generation this cluster is, or that another one is it.
@@ -102,8 +103,9 @@ func checkBucketURL(s string) error {
 	return nil
 }
 
-// backUp takes part in snapshots until ctx ends. Whatever fails there, the node goes on: it is told by logs and counters.
+// backUp takes part in snapshots until ctx ends, or the node leaves: then what it has uploaded is named in the bucket. Whatever fails there, the node goes on: it is told by logs and counters.
 func (n *node) backUp(ctx context.Context, d *dataPath) error {
+	defer close(d.backups.left)
 	if n.cfg.BackupURL == "" {
 		return nil
 	}
@@ -124,6 +126,10 @@ func (n *node) backUp(ctx context.Context, d *dataPath) error {
 		if err == nil {
 			err = n.backUpOnce(ctx, d, b)
 		}
+		if errors.Is(err, backup.ErrLeft) {
+			n.log.Info("the others go on with the snapshot under way")
+			return nil
+		}
 		if err == nil {
 			d.backups.lastError.Store(nil)
 		} else if end(); ctx.Err() == nil {
@@ -134,6 +140,8 @@ func (n *node) backUp(ctx context.Context, d *dataPath) error {
 		}
 		select {
 		case <-ctx.Done():
+		case <-n.leaves:
+			return nil
 		case <-time.After(n.backupPause()):
 		}
 	}
@@ -223,7 +231,7 @@ func (n *node) purgeAge(d *dataPath) time.Duration {
 func (n *node) snapshot(ctx context.Context, d *dataPath, b *backup.Bucket, id string) error {
 	s := backup.New(backup.Options{
 		Bucket: b, Cluster: d.founding.ClusterID, Node: string(n.identity.Node), Partitions: d.founding.Partitions, Leaves: BackupLeaves,
-		Source: snapshotSource{d}, Patience: BackupPatience, Look: backupLook, Logger: n.log,
+		Source: snapshotSource{d}, Patience: BackupPatience, Look: backupLook, Leave: n.leaves, Logger: n.log,
 	})
 	began := time.Now()
 	done, err := s.Take(ctx, id, func(p int) time.Duration { return n.turn(d, id, ring.Partition(p)) })

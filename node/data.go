@@ -96,6 +96,7 @@ func (n *node) newDataPath(f ring.Founding) (*dataPath, error) {
 		return nil, err
 	}
 	d := &dataPath{founding: f}
+	d.backups.left = make(chan struct{})
 	if d.table, err = placement.New(f, confs, func(p ring.Partition, c ring.Configuration) {
 		n.links.adopted(p, c)
 		d.wakeMover(p)

@@ -127,6 +127,14 @@ func (n *node) drain(machineEnds time.Time) {
 	if !machineEnds.IsZero() {
 		timeout = min(timeout, machineEnds.Sub(began)-stopsWithin)
 	}
+	close(n.leaves)
+	defer func() {
+		select {
+		case <-d.backups.left:
+		case <-time.After(timeout - time.Since(began)):
+			n.log.Warn("what this node has uploaded of a snapshot is uploaded again by others")
+		}
+	}()
 	if why := n.cannotDrain(d); total == 0 || why != "" {
 		n.log.Info("nothing is handed over", "partitions", total, "reason", why)
 		return

@@ -48,6 +48,8 @@ type node struct {
 	data atomic.Pointer[dataPath]
 	// storeFault is why the store takes no more writes.
 	storeFault atomic.Pointer[error]
+	// leaves is closed when it is about to end, and takes part in snapshots no more.
+	leaves chan struct{}
 	// draining: it is to hold nothing, because it stops, or an operator wants it so.
 	draining atomic.Bool
 	stopping atomic.Bool
@@ -93,7 +95,7 @@ func Run(ctx context.Context, cfg Config, opts Options) error {
 	if cfg, err = cfg.ResolveAdvertise(addrs); err != nil {
 		return err
 	}
-	n := &node{cfg: cfg, opts: opts, log: opts.Logger, started: time.Now()}
+	n := &node{cfg: cfg, opts: opts, log: opts.Logger, started: time.Now(), leaves: make(chan struct{})}
 	if cfg.BackupURL != "" {
 		n.bucket = &keptBucket{cfg: cfg}
 		defer n.bucket.close()

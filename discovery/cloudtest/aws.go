@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -30,6 +31,7 @@ type AWS struct {
 	// PageSize is how many instances a page of DescribeInstances has.
 	PageSize int
 
+	ip        string
 	api       *httptest.Server
 	mu        sync.Mutex
 	instances []*instance
@@ -55,11 +57,27 @@ const (
 	token                      = "a-token"
 )
 
-// NewAWS starts one; Close ends it.
-func NewAWS() *AWS {
-	a := &AWS{Group: "kai", Hook: "drain", Beat: 30, Tag: "kai=a b", PageSize: 2, calls: map[string]int{}}
-	a.api = httptest.NewServer(http.HandlerFunc(a.call))
+// NewAWS starts one on loopback; Close ends it.
+func NewAWS() *AWS { return NewAWSAt("127.0.0.1") }
+
+// NewAWSAt is NewAWS on an address of this machine.
+func NewAWSAt(ip string) *AWS {
+	a := &AWS{Group: "kai", Hook: "drain", Beat: 30, Tag: "kai=a b", PageSize: 2, ip: ip, calls: map[string]int{}}
+	a.api = a.serve(a.call)
 	return a
+}
+
+// serve starts a server on any port; it panics if there is none, as httptest does.
+func (a *AWS) serve(f http.HandlerFunc) *httptest.Server {
+	l, err := net.Listen("tcp", net.JoinHostPort(a.ip, "0"))
+	if err != nil {
+		panic(fmt.Sprintf("cloudtest: %v", err))
+	}
+	s := httptest.NewUnstartedServer(f)
+	_ = s.Listener.Close()
+	s.Listener = l
+	s.Start()
+	return s
 }
 
 // Close ends all servers.
@@ -73,7 +91,7 @@ func (a *AWS) Close() {
 // Launch adds an instance to the group, and returns the environment of its processes. An address may be missing, or be one of IPv6.
 func (a *AWS) Launch(id, ip, zone string) (env []string) {
 	i := &instance{id: id, ip: ip, zone: zone, state: "InService"}
-	i.metadata = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { a.tell(i, w, r) }))
+	i.metadata = a.serve(func(w http.ResponseWriter, r *http.Request) { a.tell(i, w, r) })
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.instances = append(a.instances, i)

@@ -69,13 +69,24 @@ func TestFoundedByGroup(t *testing.T) {
 // TestAutoscaling: nodes that know nothing but the name of their autoscaling group found a cluster, learn their zones, and come
 // and go as the group, the spot market and accidents will, while clients work through a load balancer that asks who is ready. A node that is to go hands over first,
 // and then says so to the group. Nothing acknowledged is lost, and clients hear nothing but what they may try again. KAI_E2E_SOAK=1 has the API be out for five minutes.
-func TestAutoscaling(t *testing.T) {
+func TestAutoscaling(t *testing.T) { autoscaling(t, prepare(t, 5), "127.0.0.1") }
+
+// TestAutoscalingContainers is TestAutoscaling with containers for instances.
+func TestAutoscalingContainers(t *testing.T) {
+	b := boxes(t)
+	c := prepare(t, 5)
+	b.into(c)
+	autoscaling(t, c, b.host())
+}
+
+// autoscaling has a cloud at an address of this machine that the nodes reach.
+func autoscaling(t *testing.T, c *cluster, host string) {
 	const partitions = 64
 	s := seed(t)
-	cloud := cloudtest.NewAWS()
+	cloud := cloudtest.NewAWSAt(host)
 	defer cloud.Close()
 	f := &fleet{
-		cluster: prepare(t, 5), cloud: cloud, partitions: partitions, zones: []string{"xx-test-1a", "xx-test-1b", "xx-test-1c"},
+		cluster: c, cloud: cloud, partitions: partitions, zones: []string{"xx-test-1a", "xx-test-1b", "xx-test-1c"},
 		env: []string{fmt.Sprintf("KAI_PARTITIONS=%d", partitions), "KAI_CLUSTER=e2e", "KAI_BOOTSTRAP_EXPECT=5", "KAI_DISCOVERY=aws:asg=" + cloud.Group, "KAI_REPLACE_AFTER=3s"},
 	}
 	addrs := f.balance(26)
@@ -277,6 +288,9 @@ func (f *fleet) balance(most int) []string {
 	first := f.nodes[0]
 	net := first.ip[:strings.LastIndex(first.ip, ".")]
 	addr := net + ".200:11211"
+	if first.box != nil {
+		addr = first.box.host() + ":11211"
+	}
 	config := fmt.Sprintf(`defaults
   mode tcp
   timeout connect 1s

@@ -21,7 +21,7 @@ func (c *cluster) add() *node {
 	name := string(rune('a' + i))
 	n := &node{
 		name: name, ip: fmt.Sprintf("%s.%d", first.ip[:strings.LastIndex(first.ip, ".")], i+1),
-		data: filepath.Join(c.dir, name), log: filepath.Join(c.dir, name+".log"), env: first.env,
+		data: filepath.Join(c.dir, name), log: filepath.Join(c.dir, name+".log"), env: first.env, box: first.box,
 	}
 	c.nodes = append(c.nodes, n)
 	return n

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,6 +28,8 @@ type node struct {
 	log  string   // file; every start appends
 	env  []string // KAI_ settings
 	wrap []string // command in front of the binary, such as nsenter; it must exec
+	bin  string   // another build's; empty: this one's
+	box  *box     // nil: a process of this machine
 
 	mu   sync.Mutex
 	proc *process // nil when not running
@@ -34,8 +38,18 @@ type node struct {
 // process is one run of a node.
 type process struct {
 	cmd  *exec.Cmd
+	box  string // name of the container that cmd waits for; empty: cmd is the node
 	done chan struct{}
 	err  error // of Wait; read it after done
+}
+
+// send sends a signal; the process may have ended meanwhile.
+func (p *process) send(s syscall.Signal) {
+	if p.box == "" {
+		_ = p.cmd.Process.Signal(s)
+	} else if s != 0 {
+		_ = exec.Command("docker", "kill", "--signal", strconv.Itoa(int(s)), p.box).Run()
+	}
 }
 
 func (n *node) client() string { return n.ip + ":11211" }
@@ -54,11 +68,15 @@ func (n *node) start(more ...string) error {
 		return err
 	}
 	defer log.Close()
-	args := append(append([]string{}, n.wrap...), os.Getenv("KAI_E2E_BIN"), "node")
-	p := &process{cmd: exec.Command(args[0], args[1:]...), done: make(chan struct{})}
-	p.cmd.Env = append(foreign(os.Environ()), "KAI_DATA_DIR="+n.data,
-		"KAI_LISTEN="+n.client(), "KAI_PEER_LISTEN="+n.ip+":11212", "KAI_GOSSIP_LISTEN="+n.gossip(), "KAI_ADMIN_LISTEN="+n.admin())
-	p.cmd.Env = append(append(p.cmd.Env, n.env...), more...)
+	p := &process{done: make(chan struct{})}
+	if n.box != nil {
+		p.cmd, p.box = n.box.command(n, slices.Concat(n.env, more)), n.box.named(n)
+	} else {
+		args := append(append([]string{}, n.wrap...), cmp.Or(n.bin, os.Getenv("KAI_E2E_BIN")), "node")
+		p.cmd = exec.Command(args[0], args[1:]...)
+		p.cmd.Env = slices.Concat(foreign(os.Environ()), []string{"KAI_DATA_DIR=" + n.data,
+			"KAI_LISTEN=" + n.client(), "KAI_PEER_LISTEN=" + n.ip + ":11212", "KAI_GOSSIP_LISTEN=" + n.gossip(), "KAI_ADMIN_LISTEN=" + n.admin()}, n.env, more)
+	}
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	// Killed with the test, also when the test itself is killed; not reached by Ctrl-C before it.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -88,7 +106,7 @@ func (n *node) signal(s syscall.Signal) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.proc != nil {
-		_ = n.proc.cmd.Process.Signal(s) // it may have ended meanwhile
+		n.proc.send(s)
 	}
 }
 
@@ -109,12 +127,12 @@ func (n *node) end(s syscall.Signal, limit time.Duration) error {
 		return nil
 	}
 	n.proc = nil
-	_ = p.cmd.Process.Signal(s)
+	p.send(s)
 	select {
 	case <-p.done:
 		return p.err
 	case <-time.After(limit):
-		_ = p.cmd.Process.Kill()
+		p.send(syscall.SIGKILL)
 		<-p.done
 		return fmt.Errorf("node %s did not end within %v after %v", n.name, limit, s)
 	}
