@@ -17,6 +17,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 )
 
@@ -62,7 +63,8 @@ func (e *ec2) load(ctx context.Context) (aws.Config, error) {
 	if e.cfg != nil {
 		return *e.cfg, nil
 	}
-	cfg, err := config.LoadDefaultConfig(ctx, config.WithEC2IMDSRegion())
+	// Without it there is no client at all, but where AWS_CA_BUNDLE is set: the SDK leaves that to its services.
+	cfg, err := config.LoadDefaultConfig(ctx, config.WithEC2IMDSRegion(), config.WithHTTPClient(awshttp.NewBuildableClient()))
 	if err != nil {
 		return cfg, err
 	}

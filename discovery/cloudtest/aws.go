@@ -98,7 +98,7 @@ func (a *AWS) Launch(id, ip, zone string) (env []string) {
 	env = []string{"AWS_EC2_METADATA_SERVICE_ENDPOINT=" + i.metadata.URL, "AWS_ENDPOINT_URL_EC2=" + a.api.URL, "AWS_ENDPOINT_URL_AUTO_SCALING=" + a.api.URL,
 		"AWS_CONFIG_FILE=/nonexistent", "AWS_SHARED_CREDENTIALS_FILE=/nonexistent"}
 	// What else the machine of the test may say of itself.
-	for _, name := range []string{"ENDPOINT_URL", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "REGION", "DEFAULT_REGION", "PROFILE", "EC2_METADATA_DISABLED",
+	for _, name := range []string{"ENDPOINT_URL", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "REGION", "DEFAULT_REGION", "PROFILE", "EC2_METADATA_DISABLED", "CA_BUNDLE",
 		"CONTAINER_CREDENTIALS_RELATIVE_URI", "CONTAINER_CREDENTIALS_FULL_URI", "WEB_IDENTITY_TOKEN_FILE"} {
 		env = append(env, "AWS_"+name+"=")
 	}
