@@ -110,6 +110,17 @@ func autoscaling(t *testing.T, c *cluster, host string) {
 	if len(addrs) == 0 {
 		addrs = []string{f.nodes[0].client(), f.nodes[1].client()}
 	}
+	eventually(t, slow, "clients are served", func() error { // the load balancer has seen who is ready
+		cl, err := dial(addrs[0])
+		if err != nil {
+			return err
+		}
+		defer cl.close()
+		if r, _ := cl.do(command{verb: "get", key: "nobody"}); r.word != "END" {
+			return fmt.Errorf("get: %s%s", r.word, r.why)
+		}
+		return nil
+	})
 	l := f.loadAt(s, addrs...)
 
 	f.grow("from 5 to 8", 3)
