@@ -9,6 +9,7 @@
 ARG GO_IMAGE=golang:1.26
 
 FROM ${GO_IMAGE} AS build
+LABEL kai.stage=build
 ARG TARGETOS
 ARG TARGETARCH
 ARG VERSION=dev

@@ -17,7 +17,7 @@ IMAGE    ?= kai:dev
 GO_IMAGE ?= golang:1.26
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.1
 
-.PHONY: help build run up down test race lint fuzz sim bench study servers e2e soak image containers infra clean
+.PHONY: help build run up down test race lint fuzz sim bench study servers e2e soak image image-local up-docker down-docker containers infra clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -78,6 +78,15 @@ soak: ## what takes long: RECORDS=1000000 through every change, nodes hung and c
 
 image: ## container image IMAGE=kai:dev, built on GO_IMAGE=golang:1.26
 	docker build --build-arg GO_IMAGE=$(GO_IMAGE) --build-arg VERSION=$(VERSION) $(DOCKER_FLAGS) -t $(IMAGE) .
+
+image-local: ## the same where no registry is in reach: of this machine's Go, without a network
+	@IMAGE=$(IMAGE) VERSION=$(VERSION) .dev/image-local
+
+up-docker: ## three containers of IMAGE on this machine's ports (PORT=11211 NODES=3)
+	@IMAGE=$(IMAGE) PORT=$(PORT) NODES=$(NODES) .dev/docker up
+
+down-docker: ## stop exactly those; their volumes stay, but with DATA=remove
+	@DATA=$(DATA) .dev/docker down
 
 containers: ## three containers of IMAGE: start, kill, restart, cut off, check (build it with make image)
 	@IMAGE=$(IMAGE) .dev/containers

@@ -18,6 +18,8 @@ const (
 	patience = 3
 	// maxBackoff bounds the factor by which failing look-ups slow the loop down.
 	maxBackoff = 8
+	// hopeful is how many look-ups may fail before the next ones are put off.
+	hopeful = 5
 )
 
 // discover looks for peers until ctx ends. Every address found that is not a live peer's is
@@ -29,7 +31,9 @@ func (m *Membership) discover(ctx context.Context) {
 		found, err := m.find(ctx)
 		if err != nil {
 			m.stats.findFailures.Add(1)
-			backoff = min(2*backoff, maxBackoff)
+			if backoff = min(2*backoff, maxBackoff); len(found) > 0 || round < hopeful {
+				backoff = 1 // at first names of nodes that start as well are not known yet
+			}
 			m.log.Warn("look-up of peers failed; trying again", "error", err, "known", len(last))
 		} else {
 			backoff = 1
