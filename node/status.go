@@ -3,9 +3,12 @@ package node
 import (
 	"context"
 	"fmt"
-	"io"
+	"log/slog"
+	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"kai/node/console"
 	"kai/node/ring"
@@ -148,15 +151,9 @@ func (s source) Settings() []console.Setting {
 	return all
 }
 
-// WriteMetrics implements console.Source.
-func (s source) WriteMetrics(w io.Writer) error {
-	var err error
-	s.n.measure(func(name string, v uint64) {
-		if err == nil {
-			_, err = fmt.Fprintf(w, "kai_%s %d\n", name, v)
-		}
-	})
-	return err
+// Metrics implements console.Source.
+func (s source) Metrics() http.Handler {
+	return promhttp.HandlerFor(newRegistry(s.n), promhttp.HandlerOpts{EnableOpenMetrics: true, ErrorLog: slog.NewLogLogger(s.n.log.Handler(), slog.LevelWarn)})
 }
 
 // admin answers the memcache commands that act on no key.

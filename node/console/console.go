@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -20,8 +19,8 @@ type Source interface {
 	Ready() (ready bool, reasons []string)
 	// Settings are the settings in effect, secrets masked.
 	Settings() []Setting
-	// WriteMetrics writes the metrics in Prometheus' text format. An error ends the answer early.
-	WriteMetrics(io.Writer) error
+	// Metrics answers requests for /metrics, in the format they ask for.
+	Metrics() http.Handler
 }
 
 // Options configures a Server; all fields are required.

@@ -25,9 +25,8 @@ func (f *fake) Ready() (bool, []string) { return len(f.reasons) == 0, f.reasons 
 func (f *fake) Settings() []Setting {
 	return []Setting{{Name: "KAI_ZONE", Value: "a", Source: "env", Meaning: "failure domain"}}
 }
-func (f *fake) WriteMetrics(w io.Writer) error {
-	_, err := io.WriteString(w, "kai_up 1\n")
-	return err
+func (f *fake) Metrics() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "kai_up 1\n") })
 }
 
 func example() Status {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"net/http/pprof"
 	"strings"
 )
 
@@ -18,7 +19,8 @@ var pageFiles embed.FS
 //	GET /readyz      200 when the node may take traffic, else 503 with the reasons
 //	GET /api/status  Status
 //	GET /api/config  a list of Setting
-//	GET /metrics     Prometheus' text format
+//	GET /metrics     Prometheus' text format, or OpenMetrics
+//	GET /debug/pprof profiles of Go
 //	GET /            the page
 //
 // These read only. If source is an Operator, a Recoverer, a Sealer or a Restorer, too, it answers more, see there.
@@ -34,10 +36,10 @@ func Handler(source Source) http.Handler {
 	mux.HandleFunc("GET /api/config", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, source.Settings())
 	})
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		_ = source.WriteMetrics(w) // what was not written is missing in the scrape; the client sees the cut
-	})
+	mux.Handle("GET /metrics", source.Metrics())
+	for path, profile := range map[string]http.HandlerFunc{"": pprof.Index, "cmdline": pprof.Cmdline, "profile": pprof.Profile, "symbol": pprof.Symbol, "trace": pprof.Trace} {
+		mux.HandleFunc("GET /debug/pprof/"+path, profile)
+	}
 	if op, ok := source.(Operator); ok {
 		operate(mux, op)
 	}

@@ -112,7 +112,7 @@ func TestBucketOutage(t *testing.T) {
 	l := c.load(seed(t), c.nodes...)
 	eventually(t, time.Minute, "all nodes tell of the outage", func() error {
 		for _, n := range c.nodes {
-			if failures, err := n.metric("kai_backup_failures"); err != nil || failures < 2 {
+			if failures, err := n.metric("kai_backup_failures_total"); err != nil || failures < 2 {
 				return fmt.Errorf("node %s: %d failures, %v", n.name, failures, err)
 			}
 			if out, err := c.kai("status", "--admin", n.admin()); err != nil || !strings.Contains(out, "not a directory") {

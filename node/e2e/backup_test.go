@@ -96,14 +96,14 @@ func backUp(t *testing.T, url string, env ...string) {
 			}
 			return err
 		})
-		if failures, err := n.metric("kai_backup_failures"); err != nil || failures > 0 {
+		if failures, err := n.metric("kai_backup_failures_total"); err != nil || failures > 0 {
 			t.Errorf("node %s: %d failures, %v", n.name, failures, err)
 		}
 	}
 	var puts, bytes int64
 	for _, n := range old.live() {
-		p, err1 := n.metric("kai_backup_puts")
-		b, err2 := n.metric("kai_backup_bytes")
+		p, err1 := n.metric("kai_backup_puts_total")
+		b, err2 := n.metric("kai_backup_bytes_total")
 		if err := errors.Join(err1, err2); err != nil {
 			t.Error(err)
 		}

@@ -43,9 +43,9 @@ func TestBootstrap(t *testing.T) {
 		}
 		amid()
 		eventually(t, limit, "the node is replaced", func() error { return c.balanced(3 * partitions) })
-		loaded, err1 := fresh.metric("kai_transfer_loaded_bytes")
-		pulled, err2 := fresh.metric("kai_transfer_bytes")
-		records, err3 := fresh.metric("kai_transfer_loaded_records")
+		loaded, err1 := fresh.metric("kai_transfer_loaded_bytes_total")
+		pulled, err2 := fresh.metric("kai_transfer_bytes_total")
+		records, err3 := fresh.metric("kai_transfer_loaded_records_total")
 		if err := errors.Join(err1, err2, err3); err != nil {
 			t.Fatal(err)
 		}

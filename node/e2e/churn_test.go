@@ -49,7 +49,7 @@ func (c *client) churnAll(round int, batch []int) error {
 // purged is how many dead records the cluster has forgotten.
 func (c *cluster) purged() (sum int64, err error) {
 	for _, n := range c.live() {
-		v, err := n.metric("kai_repair_purged")
+		v, err := n.metric("kai_repair_purged_total")
 		if err != nil {
 			return 0, err
 		}

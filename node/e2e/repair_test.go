@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// metrics reads the node's metrics of a prefix that are whole numbers and have no labels.
+// metrics reads the node's metrics of a prefix without labels, in whole numbers.
 func (n *node) metrics(prefix string) (map[string]int64, error) {
 	res, err := http.Get("http://" + n.admin() + "/metrics")
 	if err != nil {
@@ -22,8 +22,8 @@ func (n *node) metrics(prefix string) (map[string]int64, error) {
 	lines := bufio.NewScanner(res.Body)
 	for lines.Scan() {
 		name, rest, _ := strings.Cut(lines.Text(), " ")
-		if v, err := strconv.ParseInt(rest, 10, 64); err == nil && strings.HasPrefix(name, prefix) {
-			all[name] = v
+		if v, err := strconv.ParseFloat(rest, 64); err == nil && strings.HasPrefix(name, prefix) {
+			all[name] = int64(v)
 		}
 	}
 	return all, lines.Err()
@@ -62,8 +62,8 @@ func TestMissedWritesAreRepaired(t *testing.T) {
 	}
 	// Not read before the repair, which would mend by itself.
 	eventually(t, slow, "the node that was down has taken over what it missed", func() error {
-		taken, err := down.metric("kai_repair_taken")
-		helped, err2 := down.metric("kai_repair_reconciled")
+		taken, err := down.metric("kai_repair_taken_total")
+		helped, err2 := down.metric("kai_repair_reconciled_total")
 		if err != nil || err2 != nil || taken+helped < 40 {
 			return fmt.Errorf("%d taken over, %d with others' help: %v %v", taken, helped, err, err2)
 		}

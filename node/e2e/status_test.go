@@ -124,7 +124,7 @@ func (c *cluster) balanced(replicas int) error {
 // since says, by node, and found no difference in the last.
 func (c *cluster) alike(since map[*node]int64) error {
 	for _, n := range c.live() {
-		passes, err := n.metric("kai_repair_passes")
+		passes, err := n.metric("kai_repair_passes_total")
 		diverged, err2 := n.metric("kai_diverged_leaves")
 		missed, err3 := n.metric("kai_repair_missed")
 		if err := errors.Join(err, err2, err3); err != nil || passes < since[n] || diverged != 0 || missed != 0 {
@@ -139,7 +139,7 @@ func (c *cluster) passes() map[*node]int64 {
 	c.t.Helper()
 	since := map[*node]int64{}
 	for _, n := range c.live() {
-		passes, err := n.metric("kai_repair_passes")
+		passes, err := n.metric("kai_repair_passes_total")
 		if err != nil {
 			c.t.Fatal(err)
 		}

@@ -3,6 +3,7 @@ package memcache
 import (
 	"net"
 	"syscall"
+	"time"
 
 	"kai/node/rawio"
 	"kai/node/record"
@@ -84,7 +85,9 @@ func (c *conn) execute() bool {
 		if c.session == nil {
 			c.session = c.server.opt.Store.Session()
 		}
+		began := time.Now()
 		c.session.Execute(w.ops, results)
+		c.totals.latencies.add(w.ops, results, time.Since(began))
 	}
 	ok := c.encode(results)
 	// References must not keep the Store's values, or a grown buffer, alive.

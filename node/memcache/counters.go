@@ -56,8 +56,9 @@ var counterNames = [numCounters]string{
 // shard holds the totals of some of the connections. A connection counts in plain integers and adds
 // them here when it writes, so the hot path shares no cache line with more than its shard's siblings.
 type shard struct {
-	n [numCounters]atomic.Uint64
-	_ [64]byte
+	n         [numCounters]atomic.Uint64
+	latencies latencies
+	_         [64]byte
 }
 
 // addCounts moves the connection's counts to the totals.
