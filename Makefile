@@ -17,7 +17,7 @@ IMAGE    ?= kai:dev
 GO_IMAGE ?= golang:1.26
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.1
 
-.PHONY: help build run up down test race lint fuzz sim bench study servers e2e soak image image-local up-docker down-docker containers infra clean
+.PHONY: help build run up down observe test race lint fuzz sim bench study servers e2e soak image image-local up-docker down-docker containers infra clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -35,6 +35,9 @@ up: build ## three nodes on this machine, data and logs in ./run (PORT=11211 NOD
 
 down: ## stop exactly the nodes that make up started; their data stays
 	@.dev/down
+
+observe: ## Debian's prometheus against make up, with the alerts (OBSERVE_PORT=9090); stop it with Ctrl-C
+	@PORT=$(PORT) .dev/observe
 
 test: ## go vet and all fast tests
 	go vet ./...

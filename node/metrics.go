@@ -118,6 +118,7 @@ var metrics = []metric{
 	{name: "peer_rtt_seconds", kind: gauge, labels: []string{"peer"}, help: "Moving average of round trips to a node."},
 	{name: "peer_timeouts_total", kind: counter, labels: []string{"peer"}, help: "Calls to a node without an answer in time."},
 	{name: "peer_busy_total", kind: counter, labels: []string{"peer"}, help: "Calls to a node turned away because a queue was full."},
+	{name: "peer_hedged_total", kind: counter, labels: []string{"peer"}, help: "Gets that asked another replica because this node was slow to answer."},
 	{name: "peer_connects_total", kind: counter, labels: []string{"peer"}, help: "Links made to a node; more than one: it was made anew."},
 	{name: "peer_pending", kind: gauge, labels: []string{"peer"}, help: "Calls to a node that wait for an answer."},
 
@@ -190,6 +191,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		emit("peer_rtt_seconds", s.RTT.Seconds(), peer)
 		emit("peer_timeouts_total", float64(s.Timeouts), peer)
 		emit("peer_busy_total", float64(s.Busy), peer)
+		emit("peer_hedged_total", float64(s.Hedged), peer)
 		emit("peer_connects_total", float64(s.Connects), peer)
 		emit("peer_pending", float64(s.Pending), peer)
 	}

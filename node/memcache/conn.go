@@ -3,7 +3,6 @@ package memcache
 import (
 	"net"
 	"syscall"
-	"time"
 
 	"kai/node/rawio"
 	"kai/node/record"
@@ -85,9 +84,9 @@ func (c *conn) execute() bool {
 		if c.session == nil {
 			c.session = c.server.opt.Store.Session()
 		}
-		began := time.Now()
+		began := now()
 		c.session.Execute(w.ops, results)
-		c.totals.latencies.add(w.ops, results, time.Since(began))
+		c.totals.latencies.add(w.ops, results, now()-began)
 	}
 	ok := c.encode(results)
 	// References must not keep the Store's values, or a grown buffer, alive.

@@ -153,6 +153,9 @@ func (c *Client) Flush() {
 // Healthy reports that the peer was heard of lately: a hint for picking coordinators and hedging.
 func (c *Client) Healthy() bool { return c.healthy.Load() }
 
+// Hedged counts that somebody has asked another node because this one was slow.
+func (c *Client) Hedged() { c.count.hedged.Add(1) }
+
 // RTT is a moving average of round trips of reads and heartbeats; 0 before the first.
 func (c *Client) RTT() time.Duration { return time.Duration(c.rtt.Load()) }
 

@@ -8,6 +8,7 @@ import (
 type counters struct {
 	framesIn, framesOut, bytesIn, bytesOut, reads, writes atomic.Uint64
 	connects, refusals, timeouts, busy, late, failures    atomic.Uint64
+	hedged                                                atomic.Uint64
 }
 
 // Stats is a snapshot of counters since the start; they are read one by one.
@@ -24,6 +25,8 @@ type Stats struct {
 	Busy uint64
 	// Late counts replies to calls that were answered before, mostly by their deadline.
 	Late uint64
+	// Hedged counts reads that went to another node because this one was slow (client only).
+	Hedged uint64
 	// Pending calls and queued bytes now, of all connections.
 	Pending, QueuedBytes int
 	// RTT is a moving average (client only).
@@ -38,6 +41,6 @@ func (c *counters) snapshot() Stats {
 		BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(),
 		Reads: c.reads.Load(), Writes: c.writes.Load(),
 		Connects: c.connects.Load(), Refusals: c.refusals.Load(), Failures: c.failures.Load(),
-		Timeouts: c.timeouts.Load(), Busy: c.busy.Load(), Late: c.late.Load(),
+		Timeouts: c.timeouts.Load(), Busy: c.busy.Load(), Late: c.late.Load(), Hedged: c.hedged.Load(),
 	}
 }

@@ -211,9 +211,15 @@ func (o *readOp) hedge() {
 	if !o.have {
 		o.valued = -1
 	}
+	slow := o.asked &^ (o.ok | o.bad)
 	o.mu.Unlock()
 	if i, digest := o.next(true); i >= 0 {
 		o.c.counters.Hedges.Add(1)
+		for k := range o.g.members {
+			if r, ok := o.g.members[k].replica.(interface{ Hedged() }); ok && slow.has(k) {
+				r.Hedged()
+			}
+		}
 		o.send(i, digest)
 		o.g.members[i].replica.Flush()
 	}

@@ -162,6 +162,11 @@ func TestHedge(t *testing.T) {
 				if asked := len(w.held) > 0; asked != (r.nodes[at].Counters().Hedges.Load() == 1) || time.Since(begun) > timeout/4 {
 					t.Errorf("slow %s: asked %v, %d hedges, %v", ids[slow], asked, r.nodes[at].Counters().Hedges.Load(), time.Since(begun))
 				}
+				for i, w := range r.nodes[at].wires {
+					if said := w.slow.Load(); (said == 1) != (i == slow && r.nodes[at].Counters().Hedges.Load() == 1) {
+						t.Errorf("slow %s: %s was said to be %d times", ids[slow], ids[i], said)
+					}
+				}
 				w.release()
 				r.want("after the late answer", res[0], record.Found, "v")
 				s.Close()

@@ -22,6 +22,7 @@ type wire struct {
 	log  []message.Request
 	held []*holding
 	sick atomic.Bool
+	slow atomic.Int64 // how often it was said to be
 
 	relays sync.Pool
 	quiet  bool // keeps no log
@@ -80,6 +81,8 @@ func (w *wire) count(kind message.Kind) (n int) {
 func (w *wire) Healthy() bool { return !w.sick.Load() }
 
 func (w *wire) Flush() {}
+
+func (w *wire) Hedged() { w.slow.Add(1) }
 
 func (w *wire) Send(call *message.Call) {
 	action := deliver

@@ -44,7 +44,7 @@ var boards = map[string]board{
 	}},
 	"quorum": {"Quorum", "Which replica makes requests slow, and do replicas agree?", []panel{
 		{title: "Round trips to each peer, as the others measure them", unit: "s", about: "A node that stands out is slow, or far.", queries: []query{{fmt.Sprintf("max by (peer) (kai_peer_rtt_seconds{%s})", of), "{{peer}}"}}},
-		{title: "Hedged gets", unit: "ops", about: "Gets that asked another replica because one was slow. A burst is a replica that hung.", queries: []query{{rate("kai_hedged_reads_total", "instance"), "{{instance}}"}}},
+		{title: "Hedged gets, by the replica that was slow", unit: "ops", about: "Gets that asked another replica because this one had not answered. A burst is a replica that hung.", queries: []query{{rate("kai_peer_hedged_total", "peer"), "{{peer}}"}}},
 		{title: "Gets that found replicas to differ", unit: "percentunit", queries: []query{{
 			fmt.Sprintf("sum by (instance) (rate(kai_unreconciled_gets_total{%s}[$__rate_interval])) / sum by (instance) (rate(kai_gets_total{%s}[$__rate_interval]))", of, of), "{{instance}}"}}},
 		{title: "Timeouts of calls to a peer", unit: "ops", queries: []query{{rate("kai_peer_timeouts_total", "peer"), "{{peer}}"}}},
