@@ -71,19 +71,27 @@ func TestHintsAllocateNothing(t *testing.T) {
 // What the coordinator and three replicas in memory cost, without network and disk.
 func BenchmarkGet(b *testing.B) {
 	for _, n := range []int{1, 16} {
-		b.Run(fmt.Sprintf("batch=%d", n), func(b *testing.B) {
-			s := steady(b).nodes[1].Session()
-			ops := make([]record.Op, n)
-			for i := range ops {
-				ops[i] = get()
-			}
-			res := make([]record.Result, n)
-			b.ReportAllocs()
-			for b.Loop() {
-				s.Execute(ops, res)
-			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/get")
-		})
+		for _, flights := range []bool{true, false} {
+			b.Run(fmt.Sprintf("batch=%d/flights=%t", n, flights), func(b *testing.B) {
+				r := steady(b)
+				if !flights {
+					for _, nd := range r.nodes {
+						nd.opts.Flights = nil
+					}
+				}
+				s := r.nodes[1].Session()
+				ops := make([]record.Op, n)
+				for i := range ops {
+					ops[i] = get()
+				}
+				res := make([]record.Result, n)
+				b.ReportAllocs()
+				for b.Loop() {
+					s.Execute(ops, res)
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/get")
+			})
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"kai/node/flight"
 	"kai/node/message"
 	"kai/node/record"
 	"kai/node/ring"
@@ -71,6 +72,8 @@ type Options struct {
 	Adopt func(ring.Partition, ring.Configuration)
 	// Hinter, if not nil, hears of replicas that missed a write.
 	Hinter Hinter
+	// Flights, if not nil, keeps what became of requests that were slow, failed, or found replicas that differ.
+	Flights *flight.Recorder
 	// Without switches safety rules off. Only the simulator sets it.
 	Without Rule
 	Logger  *slog.Logger

@@ -56,7 +56,7 @@ func (c *Coordinator) tryExpress(l *lane, m *mutation, s *Session) bool {
 	l.enc = record.Append(l.enc[:0], l.keyBytes, &l.next)
 	timeout := max(min(time.Until(m.deadline), c.opts.Timeout/4), time.Millisecond)
 	r := c.rounds.Get().(*round)
-	r.reset(l.p, g, writeQuorum)
+	r.reset(l.p, g, writeQuorum, message.Accept)
 	r.keep(l.keyBytes)
 	r.express = express{l: l, m: m, b: b, next: record.Ballot{Epoch: g.conf.Epoch, Stamp: stamp}, id: id, res: f.res[0], sending: true}
 	r.refs++ // the guard's
@@ -113,6 +113,7 @@ func (r *round) expired() {
 func (r *round) arrive() {
 	c, x := r.c, &r.express
 	l, m := x.l, x.m
+	r.note(m)
 	if r.guard.Stop() {
 		r.release()
 	}

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"kai/node/flight"
 	"kai/node/record"
 	"kai/node/ring"
 )
@@ -21,6 +22,10 @@ type mutation struct {
 	done     mutated
 	decided  bool
 	rewrite  bool // the state is written even if nothing changes
+	// Of its flight:
+	began   time.Duration
+	context flight.Context
+	steps   []flight.Step
 }
 
 type attempt struct {

@@ -67,7 +67,7 @@ func (m *manyRead) Done(call *message.Call) {
 		m.release()
 		return
 	}
-	rest, s := call.Reply.Items, call.Reply.Status
+	rest, s, now := call.Reply.Items, call.Reply.Status, m.c.opts.Flights.Now()
 	for i := range m.asks {
 		x := &m.asks[i]
 		a, ok := message.Answer{Status: s}, true
@@ -80,7 +80,7 @@ func (m *manyRead) Done(call *message.Call) {
 		if len(a.Record) > 0 && record.Check(x.o.key, a.Record) != nil {
 			a = message.Answer{Status: message.Corrupt}
 		}
-		x.o.answered(x.member, x.digest, a.Status, a.Ballot, a.Record)
+		x.o.answered(x.member, x.digest, a.Status, a.Ballot, a.Record, call.Reply.Timing, now)
 	}
 	m.release()
 }

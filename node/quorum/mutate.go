@@ -149,6 +149,9 @@ func (c *Coordinator) prepare(l *lane, g *Group, batch []*mutation) (b record.Ba
 	}
 	r := c.round(l.p, g, &req, readQuorum, c.roundTimeout(batch))
 	defer r.release()
+	for _, m := range batch {
+		r.note(m)
+	}
 	if !r.won() {
 		switch {
 		case r.clockRejected != 0:
@@ -251,6 +254,9 @@ func (c *Coordinator) propose(l *lane, g *Group, batch []*mutation, f fold, b re
 	req := message.Request{Kind: message.Accept, Hash: l.hash, Key: l.keyBytes, Record: l.enc, Next: next}
 	r := c.round(l.p, g, &req, writeQuorum, c.roundTimeout(batch))
 	defer r.release()
+	for _, m := range batch {
+		r.note(m)
+	}
 	if r.won() {
 		c.sticky.put(l.hash, b, next)
 		f.answer(batch)

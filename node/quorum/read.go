@@ -34,6 +34,7 @@ type readOp struct {
 	valued  int // which member was asked for the value; -1 when it failed
 	have    bool
 	value   []byte // the encoded record
+	answers answers
 	refs    int
 	state   readState
 	corrupt bool
@@ -63,6 +64,7 @@ func (o *readOp) start(p ring.Partition, g *Group, key []byte, hash uint64, time
 	o.ballot = record.Ballot{}
 	o.value = o.value[:0]
 	o.refs, o.here = 1, false
+	o.answers.reset(o.c.opts.Flights, len(g.members), s.began)
 	for !g.reads(o.asked) || !g.writes(o.asked) { // nobody else knows of o yet: no lock
 		i, digest := o.book()
 		if i < 0 {
@@ -113,7 +115,7 @@ func (o *readOp) readHere() {
 		return
 	}
 	o.value = enc
-	o.answered(g.self, false, s, b, enc)
+	o.answered(g.self, false, s, b, enc, message.Timing{}, o.c.opts.Flights.Now())
 }
 
 // send asks member i by a message of its own, without a lock: the answer may come before it returns.
@@ -123,6 +125,9 @@ func (o *readOp) send(i int, digest bool) {
 		o.calls = make([]message.Call, len(o.g.members))
 	}
 	call := &o.calls[i]
+	if i < len(o.answers) {
+		o.answers[i].sent = o.c.opts.Flights.Now()
+	}
 	o.mu.Unlock()
 	call.Index, call.Completion = i, o
 	q := &call.Request
@@ -133,14 +138,15 @@ func (o *readOp) send(i int, digest bool) {
 // Done takes the reply to a message of its own.
 func (o *readOp) Done(call *message.Call) {
 	rep := &call.Reply
-	o.answered(call.Index, call.Digest, rep.Status, rep.Ballot, rep.Record)
+	o.answered(call.Index, call.Digest, rep.Status, rep.Ballot, rep.Record, rep.Timing, o.c.opts.Flights.Now())
 }
 
-// answered takes one answer. It copies what it keeps of enc, the encoded record, which is verified,
+// answered takes one answer, which came at now. It copies what it keeps of enc, the encoded record, which is verified,
 // or o.value itself.
-func (o *readOp) answered(i int, digest bool, s message.Status, b record.Ballot, enc []byte) {
+func (o *readOp) answered(i int, digest bool, s message.Status, b record.Ballot, enc []byte, t message.Timing, now time.Duration) {
 	o.mu.Lock()
 	if o.state == reading {
+		o.answers.say(i, now, digest, s, b, t)
 		o.take(i, digest, s, b, enc)
 		o.settle()
 	}
@@ -279,6 +285,7 @@ func (s *Session) readSlow(op *record.Op, hash uint64, deadline time.Time, buf [
 		timeout := min(left, c.opts.Timeout/4)
 		req := message.Request{Kind: message.Read, Hash: hash, Key: op.Key}
 		r := c.round(p, g, &req, readQuorum, timeout)
+		s.closer = r.answers.steps(s.closer, g, r.kind, g.all(), s.began)
 		won := r.won()
 		if !won && r.corrupt != 0 {
 			why = whyCorrupt
@@ -294,6 +301,7 @@ func (s *Session) readSlow(op *record.Op, hash uint64, deadline time.Time, buf [
 			c.counters.WriteBacks.Add(1)
 			w := c.round(p, g, &message.Request{Kind: message.Accept, Hash: hash, Key: op.Key, Record: buf}, writeQuorum, timeout)
 			settled = w.won()
+			s.closer = w.answers.steps(s.closer, g, w.kind, g.all(), s.began)
 			w.release()
 		}
 		if settled {

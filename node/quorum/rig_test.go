@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"kai/node/flight"
 	"kai/node/message"
 	"kai/node/record"
 	"kai/node/repair"
@@ -157,7 +158,7 @@ func newRig(t testing.TB, n int, q ring.Quorum) *rig {
 		nd.Coordinator = New(Options{
 			Slot: uint16(i), Stamps: &nd.stamps, Wall: wall, Timeout: timeout, MaxValue: 1 << 20, StickyKeys: 64, Seed: uint64(i),
 			Adopt:  func(_ ring.Partition, c ring.Configuration) { nd.adopted = append(nd.adopted, c) },
-			Logger: slog.New(slog.DiscardHandler),
+			Logger: slog.New(slog.DiscardHandler), Flights: flight.New(flight.Options{Slow: timeout / 20, Rate: 1 << 20}),
 		})
 		r.nodes = append(r.nodes, nd)
 	}

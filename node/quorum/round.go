@@ -31,6 +31,9 @@ type round struct {
 	state                                        []byte        // encoded record at max; empty if never written
 	clockRejected                                mask
 
+	answers answers
+	kind    message.Kind
+
 	express express // l is nil unless the round is one
 
 	// key is that of an Accept, if there is a Hinter: see missed. acked is who accepted it, those included
@@ -55,7 +58,7 @@ func writeQuorum(g *Group, m mask) bool { return g.writes(m) }
 func (c *Coordinator) round(p ring.Partition, g *Group, req *message.Request, enough func(*Group, mask) bool, timeout time.Duration) *round {
 	r := c.rounds.Get().(*round)
 	n := len(g.members)
-	r.reset(p, g, enough)
+	r.reset(p, g, enough, req.Kind)
 	if req.Kind == message.Accept {
 		r.keep(req.Key)
 	}
@@ -87,8 +90,10 @@ func (c *Coordinator) round(p ring.Partition, g *Group, req *message.Request, en
 	return r
 }
 
-func (r *round) reset(p ring.Partition, g *Group, enough func(*Group, mask) bool) {
+func (r *round) reset(p ring.Partition, g *Group, enough func(*Group, mask) bool, kind message.Kind) {
 	n := len(g.members)
+	r.kind = kind
+	r.answers.reset(r.c.opts.Flights, n, r.c.opts.Flights.Now())
 	if cap(r.calls) < n {
 		r.calls = make([]message.Call, n)
 	}
@@ -187,6 +192,7 @@ func (r *round) Done(call *message.Call) {
 func (r *round) take(call *message.Call) {
 	bit := mask(1) << call.Index
 	rep := &call.Reply
+	r.answers.say(call.Index, r.c.opts.Flights.Now(), false, rep.Status, rep.Ballot, rep.Timing)
 	switch rep.Status {
 	case message.OK:
 		r.ok |= bit

@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"kai/node/flight"
 	"kai/node/message"
 	"kai/node/record"
 	"kai/node/ring"
@@ -22,7 +23,9 @@ type Session struct {
 	slots    []slot     // by operation of the segment
 	touched  []Replica  // links to flush
 	many     []*manyRead
-	observed time.Time // when the gets began whose latency was observed last
+	began    time.Duration // of the segment, by the clock of flights
+	closer   []flight.Step // of the get that is looked at more closely
+	observed time.Time     // when the gets began whose latency was observed last
 }
 
 // slot says what decides an operation of the segment: a read or a mutation.
@@ -123,6 +126,7 @@ func (s *Session) flush() {
 func (s *Session) run(ops []record.Op, results []record.Result) {
 	c := s.c
 	start := time.Now()
+	s.began = c.opts.Flights.Now()
 	deadline := start.Add(c.opts.Timeout)
 	// One more than there are, so that it cannot reach 0 before all are on their way. Whoever brings
 	// it to 0 wakes this goroutine, once; if that is this goroutine itself, nobody does.
@@ -157,8 +161,9 @@ func (s *Session) run(ops []record.Op, results []record.Result) {
 		s.observed = start
 		c.observeLatency(time.Since(start))
 	}
+	took := c.opts.Flights.Now() - s.began
 	for i := range ops {
-		s.collect(&ops[i], &s.slots[i], &results[i], deadline)
+		s.collect(&ops[i], &s.slots[i], &results[i], deadline, took)
 	}
 }
 
@@ -208,8 +213,8 @@ func (s *Session) wait(deadline time.Time, reads []*readOp) {
 	}
 }
 
-// collect fills the result of one operation, and does what could not be done on the way.
-func (s *Session) collect(op *record.Op, sl *slot, res *record.Result, deadline time.Time) {
+// collect fills the result of one operation, and does what could not be done on the way. took is what its segment has taken until here.
+func (s *Session) collect(op *record.Op, sl *slot, res *record.Result, deadline time.Time, took time.Duration) {
 	switch {
 	case sl.read != nil:
 		o := sl.read
@@ -226,6 +231,7 @@ func (s *Session) collect(op *record.Op, sl *slot, res *record.Result, deadline 
 			var buf []byte
 			*res, buf = s.readSlow(op, sl.hash, deadline, nil)
 			s.slow = append(s.slow, buf)
+			took = s.c.opts.Flights.Now() - s.began
 		case failed:
 			why := whyDeadline
 			if corrupt {
@@ -233,8 +239,11 @@ func (s *Session) collect(op *record.Op, sl *slot, res *record.Result, deadline 
 			}
 			*res = s.c.undecidedRead(why)
 		}
+		s.keepRead(o, op, res, state == differs, took)
+		s.closer = s.closer[:0]
 	case sl.mut != nil:
 		*res = s.finish(sl.mut, deadline)
+		sl.mut.m.keep(s.c.opts.Flights, sl.mut.p, res, false)
 	}
 }
 
@@ -243,6 +252,7 @@ type forward struct {
 	s     *Session
 	m     mutation
 	call  message.Call
+	sent  time.Duration
 	p     ring.Partition
 	g     *Group
 	tried mask
@@ -253,7 +263,8 @@ func (s *Session) mutate(p ring.Partition, g *Group, op *record.Op, hash uint64,
 	s.c.counters.Mutations.Add(1)
 	f := s.c.forwards.Get().(*forward)
 	s.muts = append(s.muts, f)
-	f.m = mutation{op: *op, hash: hash, deadline: deadline, attempts: f.m.attempts[:0], value: f.m.value[:0], done: f}
+	f.m = mutation{op: *op, hash: hash, deadline: deadline, attempts: f.m.attempts[:0], value: f.m.value[:0], done: f,
+		began: s.began, steps: f.m.steps[:0]}
 	f.s, f.p, f.g, f.tried = s, p, g, 0
 	f.dispatch(alone)
 	return f
@@ -280,6 +291,12 @@ func (f *forward) dispatch(inline bool) bool {
 	f.call.Reply = message.Reply{}
 	f.call.Request = message.Request{Kind: message.Mutate, Partition: f.p, Epoch: f.g.conf.Epoch, Hash: f.m.hash,
 		Key: f.m.op.Key, Op: f.m.op, Timeout: max(time.Until(f.m.deadline), time.Millisecond)}
+	if fl := c.opts.Flights; fl != nil {
+		if f.sent = fl.Now(); f.m.context == (flight.Context{}) {
+			f.m.context = flight.NewContext()
+		}
+		f.call.Trace = f.m.context
+	}
 	r := f.g.members[i].replica
 	r.Send(&f.call)
 	if inline {
@@ -294,6 +311,10 @@ func (f *forward) dispatch(inline bool) bool {
 func (f *forward) Done(call *message.Call) {
 	rep := call.Reply
 	call.Reply = message.Reply{} // its slices are the link's
+	if fl := f.s.c.opts.Flights; fl != nil && len(f.m.steps) < maxSteps {
+		f.m.steps = append(f.m.steps, flight.Step{Node: f.g.members[call.Index].id, Kind: message.Mutate, Sent: f.sent - f.m.began,
+			Answer: flight.Answer{At: fl.Now() - f.m.began, Timing: rep.Timing, Status: rep.Status}})
+	}
 	switch {
 	case rep.Status == message.OK && rep.Result.Status != record.NoStatus:
 		f.m.decide(rep.Result)
@@ -358,15 +379,20 @@ func (c *Coordinator) Forwarded(call *message.Call) {
 		// The answer needs some of the time for its way back; nobody gets more than a client here.
 		timeout := min(call.Timeout, c.opts.Timeout)
 		deadline := time.Now().Add(timeout - timeout/16)
-		c.submit(p, &mutation{op: op, hash: call.Hash, deadline: deadline, done: &forwarded{call}}, false, nil)
+		c.submit(p, &mutation{op: op, hash: call.Hash, deadline: deadline, done: &forwarded{c, call},
+			began: c.opts.Flights.Now(), context: flight.Context(call.Trace)}, false, nil)
 		return
 	}
 	call.Completion.Done(call)
 }
 
-type forwarded struct{ call *message.Call }
+type forwarded struct {
+	c    *Coordinator
+	call *message.Call
+}
 
 func (f *forwarded) mutated(m *mutation) {
+	m.keep(f.c.opts.Flights, f.call.Partition, &m.res, true)
 	f.call.Reply.Result = m.res
 	f.call.Completion.Done(f.call)
 }

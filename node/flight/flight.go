@@ -1,0 +1,213 @@
+// Package flight keeps what became of single requests: which replica said what, and when. Each request fills a record on its
+// way, which costs it a few stores; at its end it is thrown away, but for those that were slow, failed, or found replicas that differ.
+package flight
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"kai/node/message"
+	"kai/node/record"
+	"kai/node/ring"
+)
+
+// Class says why a flight is kept: a set.
+type Class uint8
+
+const (
+	// Slow took Options.Slow or longer.
+	Slow Class = 1 << iota
+	// Failed was unavailable, of unknown outcome, or corrupt.
+	Failed
+	// Diverged found that replicas differ.
+	Diverged
+	classes = iota
+)
+
+var classNames = [classes]string{"slow", "failed", "diverged"}
+
+// ClassOf is the class of that name.
+func ClassOf(name string) (Class, bool) {
+	for i, n := range classNames {
+		if n == name {
+			return 1 << i, true
+		}
+	}
+	return 0, false
+}
+
+// Names of the classes in c.
+func (c Class) Names() (names []string) {
+	for i, n := range classNames {
+		if c&(1<<i) != 0 {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+// Context is what connects the parts of a request on several nodes, in the 25 bytes that a message has for it: 16 of the trace, 8 of the span that asks, and flags.
+type Context [message.TraceLen]byte
+
+// NewContext is one of a new trace; not for secrets.
+func NewContext() (c Context) {
+	for at := 0; at < 24; at += 8 {
+		binary.LittleEndian.PutUint64(c[at:], rand.Uint64()|1) //nolint:gosec // names, not secrets; none of its parts is zero
+	}
+	return c
+}
+
+// Trace is the trace's id in hexadecimal.
+func (c Context) Trace() string { return hex.EncodeToString(c[:16]) }
+
+// Answer is what a replica said to one message.
+type Answer struct {
+	At     time.Duration // since the request began; 0: it has not answered
+	Ballot record.Ballot
+	Timing message.Timing // by its own account; of a message about several keys, of all of them
+	Status message.Status
+	Digest bool // it was asked for the ballot alone
+}
+
+// Step is one message to one replica.
+type Step struct {
+	Node ring.NodeID
+	Kind message.Kind
+	Sent time.Duration // since the request began
+	Answer
+}
+
+// Flight is one request that was kept. It is not changed any more.
+type Flight struct {
+	Context
+	Began     time.Time
+	Took      time.Duration
+	Op        record.OpKind
+	Partition ring.Partition
+	Key       uint64 // a hash, salted anew at each start: who has the key can tell, who has the hash cannot
+	Status    record.Status
+	Detail    string
+	Class     Class
+	// Forwarded: this node ran it for another one, whose flight has the same trace.
+	Forwarded bool
+	Steps     []Step
+}
+
+// Options of New.
+type Options struct {
+	// Slow is how long a request takes at least to be kept for that.
+	Slow time.Duration
+	// Keep is how many of each class are remembered (256), Rate how many of each may come in a second (100).
+	Keep, Rate int
+}
+
+// Recorder remembers flights. Its methods are safe for concurrent use; on a nil Recorder nothing is kept.
+type Recorder struct {
+	o       Options
+	epoch   time.Time
+	salt    uint64
+	kept    [classes]atomic.Uint64
+	dropped [classes]atomic.Uint64
+
+	mu     sync.Mutex
+	rings  [classes][]*Flight // the oldest is overwritten
+	second [classes]int64     // of the epoch, and
+	count  [classes]int       // how many came in it
+}
+
+// New makes a recorder.
+func New(o Options) *Recorder {
+	if o.Keep == 0 {
+		o.Keep = 256
+	}
+	if o.Rate == 0 {
+		o.Rate = 100
+	}
+	return &Recorder{o: o, epoch: time.Now(), salt: rand.Uint64()} //nolint:gosec // it hides keys from who reads along, in this process' life
+}
+
+// Now is the time since some moment, by the monotonic clock alone, which costs half of time.Now; 0 if nothing is kept.
+func (r *Recorder) Now() time.Duration {
+	if r == nil {
+		return 0
+	}
+	return time.Since(r.epoch)
+}
+
+// Classify tells why a request that took that long is to be kept; 0: it is not.
+func (r *Recorder) Classify(took time.Duration, s record.Status, diverged bool) (c Class) {
+	if r == nil {
+		return 0
+	}
+	if took >= r.o.Slow {
+		c = Slow
+	}
+	switch s {
+	case record.Unavailable, record.Unknown, record.Corrupt:
+		c |= Failed
+	}
+	if diverged {
+		c |= Diverged
+	}
+	return c
+}
+
+// Add remembers f, unless there are too many of each of its classes. began is what Now was then. f is the recorder's from then on.
+func (r *Recorder) Add(f *Flight, began time.Duration, hash uint64) {
+	f.Began = r.epoch.Add(began)
+	f.Key = ring.Hash(binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(nil, r.salt), hash))
+	now := int64(time.Since(r.epoch) / time.Second)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range classes {
+		if f.Class&(1<<i) == 0 {
+			continue
+		}
+		if r.second[i] != now {
+			r.second[i], r.count[i] = now, 0
+		}
+		if r.count[i]++; r.count[i] > r.o.Rate {
+			r.dropped[i].Add(1)
+			continue
+		}
+		n := r.kept[i].Add(1) - 1
+		if len(r.rings[i]) < r.o.Keep {
+			r.rings[i] = append(r.rings[i], f)
+		} else {
+			r.rings[i][n%uint64(r.o.Keep)] = f
+		}
+	}
+}
+
+// Recent returns at most limit flights of a class, the newest first.
+func (r *Recorder) Recent(c Class, limit int) (recent []*Flight) {
+	if r == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range classes {
+		if c != 1<<i {
+			continue
+		}
+		n := int(r.kept[i].Load())
+		for k := range min(limit, len(r.rings[i])) {
+			recent = append(recent, r.rings[i][(n-1-k)%r.o.Keep])
+		}
+	}
+	return recent
+}
+
+// Counts emits, by class, how many were kept since the start, and how many were not because there were too many.
+func (r *Recorder) Counts(emit func(class string, kept, dropped uint64)) {
+	if r == nil {
+		return
+	}
+	for i, name := range classNames {
+		emit(name, r.kept[i].Load(), r.dropped[i].Load())
+	}
+}

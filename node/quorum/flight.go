@@ -1,0 +1,91 @@
+package quorum
+
+import (
+	"slices"
+	"time"
+
+	"kai/node/flight"
+	"kai/node/message"
+	"kai/node/record"
+	"kai/node/ring"
+)
+
+// maxSteps bounds what is remembered of one request: many tries look alike.
+const maxSteps = 24
+
+// answers is what the members of a group have said so far, by member; empty if no flights are kept. Times are those of the recorder's clock.
+type answers []said
+
+type said struct {
+	flight.Answer
+	sent time.Duration
+}
+
+// reset makes room for n members, all asked at now.
+func (a *answers) reset(fl *flight.Recorder, n int, now time.Duration) {
+	if *a = (*a)[:0]; fl == nil {
+		return
+	}
+	for range n {
+		*a = append(*a, said{sent: now})
+	}
+}
+
+// say notes what member i has answered at now.
+func (a answers) say(i int, now time.Duration, digest bool, s message.Status, b record.Ballot, t message.Timing) {
+	if i < len(a) {
+		a[i].Answer = flight.Answer{At: now, Ballot: b, Timing: t, Status: s, Digest: digest}
+	}
+}
+
+// steps appends them to those of a request that began then; asked says whom.
+func (a answers) steps(to []flight.Step, g *Group, kind message.Kind, asked mask, began time.Duration) []flight.Step {
+	for i := range a {
+		if !asked.has(i) || len(to) >= maxSteps {
+			continue
+		}
+		st := flight.Step{Node: g.members[i].id, Kind: kind, Sent: a[i].sent - began, Answer: a[i].Answer}
+		if st.At != 0 {
+			st.At -= began
+		}
+		to = append(to, st)
+	}
+	return to
+}
+
+// note adds what a round was told to the flight of m. It is called when nothing is added any more.
+func (r *round) note(m *mutation) {
+	if len(r.answers) > 0 {
+		m.steps = r.answers.steps(m.steps, r.g, r.kind, r.g.all(), m.began)
+	}
+}
+
+// keepRead ends the flight of a get that took so long; diverged: it took a closer look, whose steps are s.closer.
+func (s *Session) keepRead(o *readOp, op *record.Op, res *record.Result, diverged bool, took time.Duration) {
+	fl := s.c.opts.Flights
+	class := fl.Classify(took, res.Status, diverged)
+	if class == 0 {
+		return
+	}
+	f := &flight.Flight{Context: flight.NewContext(), Took: took, Op: op.Kind, Partition: o.p, Status: res.Status, Detail: res.Detail, Class: class}
+	o.mu.Lock()
+	f.Steps = o.answers.steps(nil, o.g, message.Read, o.asked, s.began)
+	o.mu.Unlock()
+	f.Steps = append(f.Steps, s.closer...)
+	fl.Add(f, s.began, o.hash)
+}
+
+// keep ends the flight of a mutation.
+func (m *mutation) keep(fl *flight.Recorder, p ring.Partition, res *record.Result, forwarded bool) {
+	took := fl.Now() - m.began
+	class := fl.Classify(took, res.Status, false)
+	if class == 0 {
+		return
+	}
+	f := &flight.Flight{Context: m.context, Took: took, Op: m.op.Kind, Partition: p, Status: res.Status, Detail: res.Detail, Class: class, Forwarded: forwarded}
+	if f.Context == (flight.Context{}) {
+		f.Context = flight.NewContext()
+	}
+	f.Steps = slices.Clone(m.steps)
+	fl.Add(f, m.began, m.hash)
+}

@@ -1,0 +1,129 @@
+package quorum
+
+import (
+	"testing"
+	"time"
+
+	"kai/node/flight"
+	"kai/node/message"
+	"kai/node/record"
+)
+
+// kept is the one flight of a class at node i.
+func (r *rig) kept(i int, c flight.Class) *flight.Flight {
+	r.t.Helper()
+	all := r.nodes[i].opts.Flights.Recent(c, 99)
+	if len(all) != 1 {
+		r.t.Fatalf("node %s has %d flights %v", r.nodes[i].id, len(all), c.Names())
+	}
+	return all[0]
+}
+
+func step(f *flight.Flight, id string, kind message.Kind) (found flight.Step) {
+	for _, s := range f.Steps {
+		if string(s.Node) == id && s.Kind == kind {
+			return s
+		}
+	}
+	return found
+}
+
+// A get whose replica hangs is kept, and says which; quick ones are not kept.
+func TestFlightOfASlowGet(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, 4, majority)
+		r.do(0, set("v"))
+		r.do(3, get())
+		w := r.nodes[3].wires[1]
+		w.answer(keep)
+		other := r.nodes[3].wires[2]
+		other.answer(keep)
+		go func() { time.Sleep(timeout / 10); other.release() }()
+		r.want("get", r.do(3, get()), record.Found, "v")
+		f := r.kept(3, flight.Slow)
+		if f.Op != record.Get || f.Status != record.Found || f.Took < timeout/20 || f.Class != flight.Slow || f.Forwarded {
+			t.Errorf("%+v", f)
+		}
+		hung, quick, late := step(f, "b", message.Read), step(f, "a", message.Read), step(f, "c", message.Read)
+		if len(f.Steps) != 3 || hung.At != 0 || hung.Sent != 0 && hung.Sent < minHedge || quick.At != 0 && quick.Status != message.OK || late.Status != message.OK || late.At < timeout/10 || late.At > f.Took {
+			t.Errorf("hung %+v, quick %+v, late %+v", hung, quick, late)
+		}
+		w.release()
+	})
+}
+
+func TestFlightOfAFailedGet(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, 3, majority)
+		r.do(0, set("v"))
+		r.nodes[0].wires[1].answer(message.NotVoting)
+		r.nodes[0].wires[2].answer(message.Unreachable)
+		r.want("get", r.do(0, get()), record.Unavailable, "")
+		f := r.kept(0, flight.Failed)
+		if f.Detail == "" || step(f, "a", message.Read).Status != message.OK || step(f, "b", message.Read).Status != message.NotVoting || step(f, "c", message.Read).Status != message.Unreachable {
+			t.Errorf("%+v", f)
+		}
+	})
+}
+
+// A get that found replicas to differ tells their ballots, and how they were made alike.
+func TestFlightOfADivergedGet(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, 3, majority)
+		r.do(0, set("old"))
+		r.minority("new")
+		r.nodes[1].wires[2].answer(message.Unreachable)
+		r.want("get", r.do(1, get()), record.Found, "new")
+		f := r.kept(1, flight.Diverged)
+		newer, older, written := step(f, "a", message.Read), step(f, "b", message.Read), step(f, "b", message.Accept)
+		if !older.Ballot.Less(newer.Ballot) || written.Status != message.OK || f.Took <= 0 && written.At > f.Took {
+			t.Errorf("%+v", f)
+		}
+	})
+}
+
+// A mutation that another node runs has one trace on both: the one tells whom it asked, the other what the replicas said.
+func TestFlightOfAForwardedSet(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, 4, majority)
+		r.do(0, set("v"))
+		for _, slow := range r.nodes[0].wires[1:3] {
+			slow.answer(keep, message.Accept, message.Prepare)
+			go func() { time.Sleep(timeout / 10); slow.heal(); slow.release() }()
+		}
+		r.want("set", r.do(3, set("w")), record.Stored, "")
+		asked, ran := r.kept(3, flight.Slow), r.kept(0, flight.Slow)
+		if asked.Trace() != ran.Trace() || !ran.Forwarded || asked.Forwarded || asked.Op != record.Set || ran.Op != record.Set || asked.Key == 0 {
+			t.Errorf("asked %+v, ran %+v", asked, ran)
+		}
+		to := step(asked, "a", message.Mutate)
+		if len(asked.Steps) != 1 || to.Status != message.OK || to.At < timeout/10 {
+			t.Errorf("%+v", asked.Steps)
+		}
+		own, slow := step(ran, "a", message.Accept), step(ran, "b", message.Accept)
+		if own.Status != message.OK || slow.At < timeout/10 && step(ran, "c", message.Accept).At < timeout/10 || own.At > slow.At && slow.At > 0 {
+			t.Errorf("%+v", ran.Steps)
+		}
+	})
+}
+
+// Nothing kept costs no allocation: a set with flights has no more than one without.
+func TestFlightsAllocateNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector empties pools at random")
+	}
+	measure := func(flights bool) float64 {
+		r := steady(t)
+		for _, nd := range r.nodes {
+			if !flights {
+				nd.opts.Flights = nil
+			}
+		}
+		s := r.nodes[0].Session()
+		ops, res := []record.Op{set("v"), get()}, make([]record.Result, 2)
+		return testing.AllocsPerRun(500, func() { s.Execute(ops, res) })
+	}
+	if with, without := measure(true), measure(false); with > without {
+		t.Errorf("%v allocations with flights, %v without", with, without)
+	}
+}
