@@ -51,6 +51,8 @@ type Config struct {
 	// disk on W nodes; with interval, data flushed within moments, so that a power cut of W machines
 	// at once can lose the last of them.
 	Durability Durability `env:"KAI_DURABILITY" envDefault:"always" means:"when a write is flushed to disk: always before it is acknowledged, or at an interval" want:"always or interval"`
+	// TraceSlow is what people call slow here: such requests are kept, with what each replica said.
+	TraceSlow time.Duration `env:"KAI_TRACE_SLOW" envDefault:"100ms" means:"requests that take as long or longer are kept for kai trace slow" want:"a duration from 100us to 1m, for example 100ms"`
 	// RequestTimeout bounds one client request; at its end the client is told what is known.
 	RequestTimeout time.Duration `env:"KAI_REQUEST_TIMEOUT" envDefault:"2s" means:"longest time a client waits for an answer" want:"a duration from 10ms to 1m, for example 2s"`
 	// ReplaceAfter is how long a node may be dead before others take over what it held. A restart or a

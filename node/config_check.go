@@ -21,6 +21,7 @@ const (
 	maxConnections     = 1_000_000
 	maxCacheBytes      = 1 << 40
 	minRequestTimeout  = 10 * time.Millisecond
+	minTraceSlow       = 100 * time.Microsecond
 	maxRequestTimeout  = time.Minute
 )
 
@@ -73,6 +74,9 @@ func (c *Config) check() []Fault {
 	faults.within("CacheBytes", int64(c.CacheBytes), 0, maxCacheBytes)
 	if c.RequestTimeout < minRequestTimeout || c.RequestTimeout > maxRequestTimeout {
 		faults.add("RequestTimeout", c.RequestTimeout, fmt.Sprintf("is not between %s and %s", minRequestTimeout, maxRequestTimeout))
+	}
+	if c.TraceSlow < minTraceSlow || c.TraceSlow > maxRequestTimeout {
+		faults.add("TraceSlow", c.TraceSlow, fmt.Sprintf("is not between %s and %s", minTraceSlow, maxRequestTimeout))
 	}
 	if n := len(c.BackupKey.raw); n != 0 && n != backup.KeySize {
 		faults.add("BackupKey", masked, fmt.Sprintf("holds %d bytes", n))

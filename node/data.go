@@ -123,7 +123,7 @@ func (n *node) newDataPath(f ring.Founding) (*dataPath, error) {
 		Slot: slot, Stamps: n.fence, Wall: time.Now, Timeout: n.cfg.RequestTimeout,
 		MaxValue: int(n.cfg.MaxValueBytes), Seed: uint64(time.Now().UnixNano()), Logger: n.log,
 		Adopt:  func(p ring.Partition, c ring.Configuration) { adopt(d.replica, p, c) },
-		Hinter: d.hints,
+		Hinter: d.hints, Flights: n.flights,
 	})
 	if n.store.Amnesia() {
 		d.replica.SetVoting(false)

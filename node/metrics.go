@@ -56,6 +56,9 @@ var metrics = []metric{
 	{name: "folded_mutations_total", stat: "folded_mutations", kind: counter, help: "Mutations that shared the round of another one of the same key."},
 	{name: "unreachable_partitions", stat: "unreachable_partitions", kind: gauge, help: "Partitions of which no quorum is reachable from this node now."},
 
+	{name: "requests_kept_total", kind: counter, labels: []string{"class"}, help: "Requests kept for kai trace: slow, failed, or diverged."},
+	{name: "requests_not_kept_total", kind: counter, labels: []string{"class"}, help: "Requests of a class that were too many in their second to be kept."},
+
 	{name: "replica_reads_total", stat: "replica_reads", kind: counter, help: "Reads that this node's replica answered."},
 	{name: "replica_prepares_total", stat: "replica_prepares", kind: counter, help: "Prepares that this node's replica answered."},
 	{name: "replica_accepts_total", stat: "replica_accepts", kind: counter, help: "Accepts that this node's replica answered."},
@@ -183,6 +186,10 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		}
 	})
 	c.clients(emit, to)
+	c.n.flights.Counts(func(class string, kept, dropped uint64) {
+		emit("requests_kept_total", float64(kept), class)
+		emit("requests_not_kept_total", float64(dropped), class)
+	})
 	c.cluster(emit)
 	c.disk(emit)
 	for _, link := range c.n.links.sorted() {

@@ -18,6 +18,7 @@ import (
 
 	"kai/discovery"
 	"kai/node/console"
+	"kai/node/flight"
 	"kai/node/membership"
 	"kai/node/memcache"
 	"kai/node/peer"
@@ -50,6 +51,8 @@ type node struct {
 	storeFault atomic.Pointer[error]
 	// leaves is closed when it is about to end, and takes part in snapshots no more.
 	leaves chan struct{}
+	// flights are requests that were slow, failed, or found replicas that differ.
+	flights *flight.Recorder
 	// draining: it is to hold nothing, because it stops, or an operator wants it so.
 	draining atomic.Bool
 	stopping atomic.Bool
@@ -95,7 +98,7 @@ func Run(ctx context.Context, cfg Config, opts Options) error {
 	if cfg, err = cfg.ResolveAdvertise(addrs); err != nil {
 		return err
 	}
-	n := &node{cfg: cfg, opts: opts, log: opts.Logger, started: time.Now(), leaves: make(chan struct{})}
+	n := &node{cfg: cfg, opts: opts, log: opts.Logger, started: time.Now(), leaves: make(chan struct{}), flights: flight.New(flight.Options{Slow: cfg.TraceSlow})}
 	if cfg.BackupURL != "" {
 		n.bucket = &keptBucket{cfg: cfg}
 		defer n.bucket.close()

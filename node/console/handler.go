@@ -23,7 +23,7 @@ var pageFiles embed.FS
 //	GET /debug/pprof profiles of Go
 //	GET /            the page
 //
-// These read only. If source is an Operator, a Recoverer, a Sealer or a Restorer, too, it answers more, see there.
+// These read only. If source is an Operator, a Recoverer, a Sealer, a Restorer or a Tracer, too, it answers more, see there.
 func Handler(source Source) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, "ok\n") })
@@ -39,6 +39,9 @@ func Handler(source Source) http.Handler {
 	mux.Handle("GET /metrics", source.Metrics())
 	for path, profile := range map[string]http.HandlerFunc{"": pprof.Index, "cmdline": pprof.Cmdline, "profile": pprof.Profile, "symbol": pprof.Symbol, "trace": pprof.Trace} {
 		mux.HandleFunc("GET /debug/pprof/"+path, profile)
+	}
+	if t, ok := source.(Tracer); ok {
+		trace(mux, t)
 	}
 	if op, ok := source.(Operator); ok {
 		operate(mux, op)

@@ -29,6 +29,26 @@ func (n *node) metrics(prefix string) (map[string]int64, error) {
 	return all, lines.Err()
 }
 
+// labelled reads a metric with labels, by these.
+func (n *node) labelled(metric string) (map[string]float64, error) {
+	res, err := http.Get("http://" + n.admin() + "/metrics")
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	all := map[string]float64{}
+	lines := bufio.NewScanner(res.Body)
+	for lines.Scan() {
+		name, rest, _ := strings.Cut(lines.Text(), "} ")
+		if labels, ok := strings.CutPrefix(name, metric+"{"); ok {
+			if all[labels], err = strconv.ParseFloat(rest, 64); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return all, lines.Err()
+}
+
 // metric reads one of them.
 func (n *node) metric(name string) (int64, error) {
 	all, err := n.metrics(name)

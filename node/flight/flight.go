@@ -92,6 +92,8 @@ type Flight struct {
 	Status    record.Status
 	Detail    string
 	Class     Class
+	// Batch is how many operations were read together: all are answered when the last is decided. 0: it was run for another node.
+	Batch int
 	// Forwarded: this node ran it for another one, whose flight has the same trace.
 	Forwarded bool
 	Steps     []Step

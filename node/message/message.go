@@ -68,6 +68,16 @@ const (
 	numKinds
 )
 
+var kindNames = [numKinds]string{"none", "read", "prepare", "accept", "mutate", "configure", "flush", "read_many", "transfer", "pulled", "configurations",
+	"sums", "purge", "prepare_all", "hints", "report", "gather", "digests"}
+
+func (k Kind) String() string {
+	if k < numKinds {
+		return kindNames[k]
+	}
+	return "unknown"
+}
+
 // Versions of the protocol: which requests a node understands. Two nodes agree on the newest that both know, at
 // the handshake of each link.
 const (

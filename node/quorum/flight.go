@@ -67,7 +67,7 @@ func (s *Session) keepRead(o *readOp, op *record.Op, res *record.Result, diverge
 	if class == 0 {
 		return
 	}
-	f := &flight.Flight{Context: flight.NewContext(), Took: took, Op: op.Kind, Partition: o.p, Status: res.Status, Detail: res.Detail, Class: class}
+	f := &flight.Flight{Context: flight.NewContext(), Took: took, Op: op.Kind, Partition: o.p, Status: res.Status, Detail: res.Detail, Class: class, Batch: len(s.slots)}
 	o.mu.Lock()
 	f.Steps = o.answers.steps(nil, o.g, message.Read, o.asked, s.began)
 	o.mu.Unlock()
@@ -75,14 +75,14 @@ func (s *Session) keepRead(o *readOp, op *record.Op, res *record.Result, diverge
 	fl.Add(f, s.began, o.hash)
 }
 
-// keep ends the flight of a mutation.
-func (m *mutation) keep(fl *flight.Recorder, p ring.Partition, res *record.Result, forwarded bool) {
+// keep ends the flight of a mutation; batch 0: another node asked for it.
+func (m *mutation) keep(fl *flight.Recorder, p ring.Partition, res *record.Result, batch int) {
 	took := fl.Now() - m.began
 	class := fl.Classify(took, res.Status, false)
 	if class == 0 {
 		return
 	}
-	f := &flight.Flight{Context: m.context, Took: took, Op: m.op.Kind, Partition: p, Status: res.Status, Detail: res.Detail, Class: class, Forwarded: forwarded}
+	f := &flight.Flight{Context: m.context, Took: took, Op: m.op.Kind, Partition: p, Status: res.Status, Detail: res.Detail, Class: class, Batch: batch, Forwarded: batch == 0}
 	if f.Context == (flight.Context{}) {
 		f.Context = flight.NewContext()
 	}

@@ -243,7 +243,7 @@ func (s *Session) collect(op *record.Op, sl *slot, res *record.Result, deadline 
 		s.closer = s.closer[:0]
 	case sl.mut != nil:
 		*res = s.finish(sl.mut, deadline)
-		sl.mut.m.keep(s.c.opts.Flights, sl.mut.p, res, false)
+		sl.mut.m.keep(s.c.opts.Flights, sl.mut.p, res, len(s.slots))
 	}
 }
 
@@ -392,7 +392,7 @@ type forwarded struct {
 }
 
 func (f *forwarded) mutated(m *mutation) {
-	m.keep(f.c.opts.Flights, f.call.Partition, &m.res, true)
+	m.keep(f.c.opts.Flights, f.call.Partition, &m.res, 0)
 	f.call.Reply.Result = m.res
 	f.call.Completion.Done(f.call)
 }

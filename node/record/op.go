@@ -87,6 +87,16 @@ const (
 	numStatus
 )
 
+var statusNames = [numStatus]string{"none", "found", "not_found", "stored", "not_stored", "exists", "deleted", "touched", "counted", "not_numeric", "too_large",
+	"unavailable", "unknown", "corrupt"}
+
+func (s Status) String() string {
+	if s < numStatus {
+		return statusNames[s]
+	}
+	return "invalid"
+}
+
 // Valid reports a status this build knows.
 func (s Status) Valid() bool { return s < numStatus }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
@@ -102,6 +103,7 @@ type source struct {
 }
 
 func (s source) Status() console.Status  { return s.status }
+func (s source) Metrics() http.Handler   { return http.NotFoundHandler() }
 func (s source) Ready() (bool, []string) { return len(s.reasons) == 0, s.reasons }
 
 func TestStatusAndHealthcheck(t *testing.T) {

@@ -79,7 +79,7 @@ func (a app) root() *cobra.Command {
 	root.SetVersionTemplate(a.versionLine() + "\n")
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	root.AddCommand(nodeCmd, a.statusCommand(), a.ringCommand(), a.drainCommand(), a.recoverCommand(), a.configCommand(), a.healthcheckCommand(), a.backupCommand(), a.versionCommand())
+	root.AddCommand(nodeCmd, a.statusCommand(), a.ringCommand(), a.drainCommand(), a.recoverCommand(), a.traceCommand(), a.configCommand(), a.healthcheckCommand(), a.backupCommand(), a.versionCommand())
 	return root
 }
 
