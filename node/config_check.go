@@ -75,8 +75,11 @@ func (c *Config) check() []Fault {
 	if c.RequestTimeout < minRequestTimeout || c.RequestTimeout > maxRequestTimeout {
 		faults.add("RequestTimeout", c.RequestTimeout, fmt.Sprintf("is not between %s and %s", minRequestTimeout, maxRequestTimeout))
 	}
-	if c.TraceSlow < minTraceSlow || c.TraceSlow > maxRequestTimeout {
-		faults.add("TraceSlow", c.TraceSlow, fmt.Sprintf("is not between %s and %s", minTraceSlow, maxRequestTimeout))
+	if c.TraceSlow != 0 && (c.TraceSlow < minTraceSlow || c.TraceSlow > maxRequestTimeout) {
+		faults.add("TraceSlow", c.TraceSlow, fmt.Sprintf("is neither 0 nor between %s and %s", minTraceSlow, maxRequestTimeout))
+	}
+	if !(c.TraceRatio >= 0 && c.TraceRatio <= 1) { // not a number is neither
+		faults.add("TraceRatio", c.TraceRatio, "is not between 0 and 1")
 	}
 	if n := len(c.BackupKey.raw); n != 0 && n != backup.KeySize {
 		faults.add("BackupKey", masked, fmt.Sprintf("holds %d bytes", n))

@@ -49,6 +49,7 @@ func TestLoadReadsEveryVariable(t *testing.T) {
 		"KAI_CACHE_BYTES": "0", "KAI_EXPIRATION": "true", "KAI_FLUSH_ALL": "1", "KAI_GOSSIP_KEY": "MDEyMzQ1Njc4OWFiY2RlZg==",
 		"KAI_LOG_LEVEL": "DEBUG", "KAI_LOG_FORMAT": "text", "KAI_REPLACE_AFTER": "10s", "KAI_MOVES": "3", "KAI_DRAIN_TIMEOUT": "1m", "KAI_WEIGHT": "2.5",
 		"KAI_PURGE_AFTER": "2m", "KAI_TRANSFER_RATE": "2MiB", "KAI_BACKUP_URL": "file:///b", "KAI_BACKUP_INTERVAL": "10m", "KAI_BACKUP_KEEP": "5", "KAI_BACKUP_KEY": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", "KAI_BACKUP_UPLOAD_RATE": "3MiB", "KAI_BACKUP_DOWNLOAD_RATE": "64KiB",
+		"KAI_TRACE_SLOW": "20ms", "KAI_TRACE_RATIO": "0.25",
 	}
 	if names := variables(); len(names) != len(environ) {
 		t.Fatalf("%d variables, %d in this test: %v", len(names), len(environ), names)
@@ -60,7 +61,7 @@ func TestLoadReadsEveryVariable(t *testing.T) {
 	if c.Listen.String() != "0.0.0.0:1" || c.PeerListen.String() != "0.0.0.0:2" || c.GossipListen.String() != "[::1]:3" || c.AdminListen.String() != "127.0.0.1:4" {
 		t.Errorf("listeners %v %v %v %v", c.Listen, c.PeerListen, c.GossipListen, c.AdminListen)
 	}
-	if c.Quorum != (ring.Quorum{N: 5, R: 3, W: 3}) || c.RequestTimeout != 500*time.Millisecond || c.MaxValueBytes != 2<<20 ||
+	if c.Quorum != (ring.Quorum{N: 5, R: 3, W: 3}) || c.RequestTimeout != 500*time.Millisecond || c.TraceSlow != 20*time.Millisecond || c.TraceRatio != 0.25 || c.MaxValueBytes != 2<<20 ||
 		c.Weight != 2500 || c.ReplaceAfter != 10*time.Second || c.Moves != 3 || c.DrainTimeout != time.Minute || c.PurgeAfter != 2*time.Minute || c.TransferRate != 2<<20 || c.BackupURL != "file:///b" || c.BackupInterval != 10*time.Minute || c.BackupKeep != 5 || len(c.BackupKey.Bytes()) != 32 || c.BackupUploadRate != 3<<20 || c.BackupDownloadRate != 64<<10 || c.CacheBytes != 0 || !c.Expiration || !c.FlushAll || c.LogLevel.Level() != slog.LevelDebug || c.LogFormat != LogText ||
 		c.Durability != DurabilityInterval || string(c.GossipKey.Bytes()) != "0123456789abcdef" {
 		t.Errorf("%+v", c)
@@ -98,6 +99,9 @@ func TestLoadRefuses(t *testing.T) {
 		{"KAI_WEIGHT", "0", "0.1 to 10"},
 		{"KAI_WEIGHT", "heavy", "0.1 to 10"},
 		{"KAI_DURABILITY", "sometimes", "values"},
+		{"KAI_TRACE_RATIO", "2", "between 0 and 1"},
+		{"KAI_TRACE_RATIO", "NaN", "between 0 and 1"},
+		{"KAI_TRACE_SLOW", "2h", "between"},
 		{"KAI_REQUEST_TIMEOUT", "2", "unit"},
 		{"KAI_REQUEST_TIMEOUT", "2h", "between"},
 		{"KAI_MAX_VALUE_BYTES", "65MiB", "between"},

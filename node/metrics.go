@@ -57,6 +57,10 @@ var metrics = []metric{
 	{name: "unreachable_partitions", stat: "unreachable_partitions", kind: gauge, help: "Partitions of which no quorum is reachable from this node now."},
 
 	{name: "requests_kept_total", kind: counter, labels: []string{"class"}, help: "Requests kept for kai trace: slow, failed, or diverged."},
+	{name: "spans_ended_total", kind: counter, help: "Spans made of kept requests for export by OTLP."},
+	{name: "spans_exported_total", kind: counter, help: "Spans that a collector has taken."},
+	{name: "spans_failed_total", kind: counter, help: "Spans that no collector took. What has ended and is neither waits, or was dropped because the queue was full."},
+	{name: "requests_not_exported_total", kind: counter, help: "Kept requests that became no spans because too many waited."},
 	{name: "requests_not_kept_total", kind: counter, labels: []string{"class"}, help: "Requests of a class that were too many in their second to be kept."},
 
 	{name: "replica_reads_total", stat: "replica_reads", kind: counter, help: "Reads that this node's replica answered."},
@@ -190,6 +194,13 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		emit("requests_kept_total", float64(kept), class)
 		emit("requests_not_kept_total", float64(dropped), class)
 	})
+	if c.n.opts.Spans != nil {
+		ended, exported, failed := c.n.opts.Spans()
+		emit("spans_ended_total", float64(ended))
+		emit("spans_exported_total", float64(exported))
+		emit("spans_failed_total", float64(failed))
+	}
+	emit("requests_not_exported_total", float64(c.n.notExported.Load()))
 	c.cluster(emit)
 	c.disk(emit)
 	for _, link := range c.n.links.sorted() {

@@ -47,6 +47,7 @@ func TestStatsAreMetrics(t *testing.T) {
 	n, d, end := benchNode(t, "file://"+t.TempDir(), f)
 	defer end()
 	d.backups.newest.Store(1)
+	n.opts.Spans = func() (uint64, uint64, uint64) { return 3, 2, 1 }
 	d.mover.Store(placement.NewMover(placement.Options{Self: n.identity.Node, Partitions: f.Partitions}))
 	stats := map[string]bool{}
 	n.measure(func(stat string, _ uint64) { stats[stat] = true })

@@ -52,7 +52,9 @@ type node struct {
 	// leaves is closed when it is about to end, and takes part in snapshots no more.
 	leaves chan struct{}
 	// flights are requests that were slow, failed, or found replicas that differ.
-	flights *flight.Recorder
+	flights     *flight.Recorder
+	flightsOut  chan *flight.Flight
+	notExported atomic.Uint64 // because there were too many
 	// draining: it is to hold nothing, because it stops, or an operator wants it so.
 	draining atomic.Bool
 	stopping atomic.Bool
@@ -98,7 +100,10 @@ func Run(ctx context.Context, cfg Config, opts Options) error {
 	if cfg, err = cfg.ResolveAdvertise(addrs); err != nil {
 		return err
 	}
-	n := &node{cfg: cfg, opts: opts, log: opts.Logger, started: time.Now(), leaves: make(chan struct{}), flights: flight.New(flight.Options{Slow: cfg.TraceSlow})}
+	n := &node{cfg: cfg, opts: opts, log: opts.Logger, started: time.Now(), leaves: make(chan struct{}), flightsOut: make(chan *flight.Flight, flightsOut)}
+	if cfg.TraceSlow > 0 {
+		n.flights = flight.New(flight.Options{Slow: cfg.TraceSlow, Ratio: cfg.TraceRatio, Export: n.offer})
+	}
 	if cfg.BackupURL != "" {
 		n.bucket = &keptBucket{cfg: cfg}
 		defer n.bucket.close()
@@ -246,6 +251,7 @@ func (n *node) run(ctx context.Context, l listeners) error {
 	peers.start(n.links.run)
 	peers.start(func(ctx context.Context) error { return n.peers.Serve(ctx, l.peers) })
 	peers.start(n.found)
+	peers.start(n.exportFlights)
 	clients.start(func(ctx context.Context) error { return n.clients.Serve(ctx, l.clients) })
 	clients.start(n.announceReady)
 	n.log.Info("node started", "version", n.opts.Version, "boot", n.identity.Boot, "data_dir", n.cfg.DataDir,

@@ -15,12 +15,9 @@ import (
 func (s source) Requests(class string, limit int) ([]console.Request, error) {
 	c, ok := flight.ClassOf(class)
 	if !ok {
-		return nil, errors.New("class is slow, failed or diverged")
+		return nil, errors.New("class is slow, failed, diverged or sampled")
 	}
-	addrs := map[ring.NodeID]string{s.n.identity.Node: s.n.cfg.PeerAddr()}
-	for _, link := range s.n.links.sorted() {
-		addrs[link.Node()] = link.Addr()
-	}
+	addrs := s.n.addrs()
 	var all []console.Request
 	for _, f := range s.n.flights.Recent(c, limit) {
 		all = append(all, request(f, addrs))

@@ -8,6 +8,8 @@ type Options struct {
 	Logger *slog.Logger
 	// Version of the build, for status, gossip and the version command.
 	Version string
+	// Spans tells how many spans have ended, were exported, and could not be, since the start; may be nil.
+	Spans func() (ended, exported, failed uint64)
 	// Ready is called once, when the node first serves clients; may be nil.
 	Ready func()
 }

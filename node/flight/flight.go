@@ -25,10 +25,12 @@ const (
 	Failed
 	// Diverged found that replicas differ.
 	Diverged
+	// Sampled was chosen by chance; see Options.Ratio.
+	Sampled
 	classes = iota
 )
 
-var classNames = [classes]string{"slow", "failed", "diverged"}
+var classNames = [classes]string{"slow", "failed", "diverged", "sampled"}
 
 // ClassOf is the class of that name.
 func ClassOf(name string) (Class, bool) {
@@ -60,6 +62,15 @@ func NewContext() (c Context) {
 	}
 	return c
 }
+
+// sampled is the bit of the last byte that says that all nodes are to keep their part.
+const sampled = 1
+
+// Sampled reports whether all nodes are to keep their part.
+func (c Context) Sampled() bool { return c[24]&sampled != 0 }
+
+// Sample says that all nodes are to keep their part.
+func (c *Context) Sample() { c[24] |= sampled }
 
 // Trace is the trace's id in hexadecimal.
 func (c Context) Trace() string { return hex.EncodeToString(c[:16]) }
@@ -103,6 +114,10 @@ type Flight struct {
 type Options struct {
 	// Slow is how long a request takes at least to be kept for that.
 	Slow time.Duration
+	// Ratio of all requests is kept by chance: from 0 for none to 1 for all.
+	Ratio float64
+	// Export, if not nil, hears of each flight that is kept, once, on the request's own goroutine: it must not block.
+	Export func(*Flight)
 	// Keep is how many of each class are remembered (256), Rate how many of each may come in a second (100).
 	Keep, Rate int
 }
@@ -141,7 +156,7 @@ func (r *Recorder) Now() time.Duration {
 }
 
 // Classify tells why a request that took that long is to be kept; 0: it is not.
-func (r *Recorder) Classify(took time.Duration, s record.Status, diverged bool) (c Class) {
+func (r *Recorder) Classify(took time.Duration, s record.Status, diverged, sampled bool) (c Class) {
 	if r == nil {
 		return 0
 	}
@@ -155,13 +170,28 @@ func (r *Recorder) Classify(took time.Duration, s record.Status, diverged bool) 
 	if diverged {
 		c |= Diverged
 	}
+	if sampled {
+		c |= Sampled
+	}
 	return c
+}
+
+// Sample tells whether a request is to be kept by chance.
+func (r *Recorder) Sample() bool {
+	return r != nil && r.o.Ratio > 0 && (r.o.Ratio >= 1 || rand.Float64() < r.o.Ratio) //nolint:gosec // guards nothing
 }
 
 // Add remembers f, unless there are too many of each of its classes. began is what Now was then. f is the recorder's from then on.
 func (r *Recorder) Add(f *Flight, began time.Duration, hash uint64) {
 	f.Began = r.epoch.Add(began)
 	f.Key = ring.Hash(binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(nil, r.salt), hash))
+	if r.remember(f) && r.o.Export != nil {
+		r.o.Export(f)
+	}
+}
+
+// remember reports whether there is a class that f is kept for.
+func (r *Recorder) remember(f *Flight) (keeps bool) {
 	now := int64(time.Since(r.epoch) / time.Second)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -182,7 +212,9 @@ func (r *Recorder) Add(f *Flight, began time.Duration, hash uint64) {
 		} else {
 			r.rings[i][n%uint64(r.o.Keep)] = f
 		}
+		keeps = true
 	}
+	return keeps
 }
 
 // Recent returns at most limit flights of a class, the newest first.

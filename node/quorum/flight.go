@@ -63,7 +63,7 @@ func (r *round) note(m *mutation) {
 // keepRead ends the flight of a get that took so long; diverged: it took a closer look, whose steps are s.closer.
 func (s *Session) keepRead(o *readOp, op *record.Op, res *record.Result, diverged bool, took time.Duration) {
 	fl := s.c.opts.Flights
-	class := fl.Classify(took, res.Status, diverged)
+	class := fl.Classify(took, res.Status, diverged, fl.Sample())
 	if class == 0 {
 		return
 	}
@@ -78,7 +78,7 @@ func (s *Session) keepRead(o *readOp, op *record.Op, res *record.Result, diverge
 // keep ends the flight of a mutation; batch 0: another node asked for it.
 func (m *mutation) keep(fl *flight.Recorder, p ring.Partition, res *record.Result, batch int) {
 	took := fl.Now() - m.began
-	class := fl.Classify(took, res.Status, false)
+	class := fl.Classify(took, res.Status, false, m.context.Sampled())
 	if class == 0 {
 		return
 	}

@@ -265,6 +265,10 @@ func (s *Session) mutate(p ring.Partition, g *Group, op *record.Op, hash uint64,
 	s.muts = append(s.muts, f)
 	f.m = mutation{op: *op, hash: hash, deadline: deadline, attempts: f.m.attempts[:0], value: f.m.value[:0], done: f,
 		began: s.began, steps: f.m.steps[:0]}
+	if s.c.opts.Flights.Sample() {
+		f.m.context = flight.NewContext()
+		f.m.context.Sample()
+	}
 	f.s, f.p, f.g, f.tried = s, p, g, 0
 	f.dispatch(alone)
 	return f

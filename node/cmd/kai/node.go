@@ -59,8 +59,9 @@ func (a app) runNode(ctx context.Context, c node.Config, hints bool) error {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spareProcs)
 	}
 	logger := telemetry.NewLogger(a.stderr, telemetry.LogOptions{Text: c.LogFormat == node.LogText, Level: c.LogLevel})
+	var spans telemetry.Spans
 	shutdown, err := telemetry.Start(ctx, telemetry.Options{
-		Service: "kai", Version: a.version, Logger: logger, Getenv: func(name string) string { return a.environ[name] },
+		IDs: node.SpanIDs, Spans: &spans, Service: "kai", Version: a.version, Logger: logger, Getenv: func(name string) string { return a.environ[name] },
 	})
 	if err != nil {
 		return failed{exitFailure, err}
@@ -69,7 +70,10 @@ func (a app) runNode(ctx context.Context, c node.Config, hints bool) error {
 	if hints {
 		ready = func() { _, _ = fmt.Fprint(a.stdout, howToTry(c)) }
 	}
-	err = a.run(ctx, c, node.Options{Logger: logger, Version: a.version, Ready: ready})
+	err = a.run(ctx, c, node.Options{Logger: logger, Version: a.version, Ready: ready,
+		Spans: func() (ended, exported, failed uint64) {
+			return spans.Ended.Load(), spans.Exported.Load(), spans.Failed.Load()
+		}})
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), telemetryStop)
 	defer cancel()
 	if err = errors.Join(err, shutdown(stop)); err != nil {

@@ -1,0 +1,143 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"kai/node/console"
+	"kai/node/flight"
+	"kai/node/message"
+	"kai/node/ring"
+)
+
+// flightKey finds the flight whose root span is being made.
+type flightKey struct{}
+
+// SpanIDs knows the ids of root spans: those that other nodes, which have a part in the request, have been told. For telemetry.Options.
+func SpanIDs(ctx context.Context) (t trace.TraceID, s trace.SpanID, ok bool) {
+	f, ok := ctx.Value(flightKey{}).(*flight.Flight)
+	if ok {
+		t, s = trace.TraceID(f.Context[:16]), trace.SpanID(f.Context[16:24])
+	}
+	return t, s, ok
+}
+
+// flightsOut is how many kept flights wait to become spans; more are not exported.
+const flightsOut = 1024
+
+// exportFlights makes spans of kept flights until ctx ends. What becomes of spans is up to whoever has set the tracer provider.
+func (n *node) exportFlights(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case f := <-n.flightsOut:
+			n.spans(ctx, f)
+		}
+	}
+}
+
+// offer hands a flight to exportFlights, if there is room.
+func (n *node) offer(f *flight.Flight) {
+	select {
+	case n.flightsOut <- f:
+	default:
+		n.notExported.Add(1)
+	}
+}
+
+// spans makes the spans of one flight: the request; within it its reads and its writes; within those one for each message to a replica.
+func (n *node) spans(ctx context.Context, f *flight.Flight) {
+	tracer := otel.Tracer("kai")
+	if f.Forwarded {
+		ctx = trace.ContextWithRemoteSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{
+			TraceID: trace.TraceID(f.Context[:16]), SpanID: trace.SpanID(f.Context[16:24]), TraceFlags: trace.FlagsSampled, Remote: true}))
+	} else {
+		ctx = context.WithValue(ctx, flightKey{}, f)
+	}
+	at := func(d time.Duration) time.Time { return f.Began.Add(d) }
+	ctx, root := tracer.Start(ctx, f.Op.String(), trace.WithSpanKind(trace.SpanKindServer), trace.WithTimestamp(f.Began))
+	if !root.IsRecording() {
+		root.End(trace.WithTimestamp(at(f.Took)))
+		return
+	}
+	r := request(f, n.addrs())
+	root.SetAttributes(
+		attribute.String("db.system.name", "kai"), attribute.String("db.operation.name", r.Command), attribute.String("kai.outcome", r.Outcome),
+		attribute.Int("kai.partition", r.Partition), attribute.String("kai.key_hash", r.KeyHash), attribute.StringSlice("kai.kept_for", r.Classes),
+		attribute.Bool("kai.forwarded", f.Forwarded), attribute.Int("kai.batch", f.Batch), attribute.String("kai.node.id", string(n.identity.Node)))
+	if f.Class&flight.Failed != 0 {
+		root.SetAttributes(attribute.String("error.type", r.Outcome))
+		root.SetStatus(codes.Error, r.Detail)
+	}
+	for i := 0; i < len(f.Steps); {
+		phase, end := phaseOf(f.Steps[i].Kind), i
+		from, to := f.Steps[i].Sent, time.Duration(0)
+		for ; end < len(f.Steps) && phaseOf(f.Steps[end].Kind) == phase; end++ {
+			from = min(from, f.Steps[end].Sent)
+			if to = max(to, f.Steps[end].At); f.Steps[end].At == 0 {
+				to = f.Took
+			}
+		}
+		inner, span := tracer.Start(ctx, phase, trace.WithTimestamp(at(from)))
+		for ; i < end; i++ {
+			n.stepSpan(inner, tracer, f, i, r.Steps[i])
+		}
+		span.End(trace.WithTimestamp(at(to)))
+	}
+	root.End(trace.WithTimestamp(at(f.Took)))
+}
+
+// phaseOf is the span that a message belongs to.
+func phaseOf(k message.Kind) string {
+	switch k {
+	case message.Mutate:
+		return "forward"
+	case message.Prepare, message.Accept:
+		return "quorum.write"
+	default:
+		return "quorum.read"
+	}
+}
+
+func (n *node) stepSpan(ctx context.Context, tracer trace.Tracer, f *flight.Flight, i int, r console.RequestStep) {
+	st := &f.Steps[i]
+	_, span := tracer.Start(ctx, r.Message, trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(f.Began.Add(st.Sent)))
+	span.SetAttributes(attribute.String("kai.peer.id", r.Node), attribute.String("kai.status", cmp.Or(r.Status, "none yet")), attribute.Bool("kai.digest", r.Digest), attribute.Bool("kai.stale", r.Stale),
+		attribute.Float64("kai.queue_seconds", r.Queue), attribute.Float64("kai.store_seconds", r.Store))
+	if r.Ballot != "" {
+		span.SetAttributes(attribute.String("kai.ballot", r.Ballot))
+	}
+	if host, port, err := net.SplitHostPort(r.Addr); err == nil {
+		span.SetAttributes(attribute.String("network.peer.address", host))
+		if p, err := strconv.Atoi(port); err == nil {
+			span.SetAttributes(attribute.Int("network.peer.port", p))
+		}
+	}
+	ended := st.At
+	switch {
+	case st.At == 0: // no error: a quorum was enough
+		ended = f.Took
+	case st.Status != message.OK:
+		span.SetStatus(codes.Error, fmt.Sprint("answered ", r.Status))
+	}
+	span.End(trace.WithTimestamp(f.Began.Add(ended)))
+}
+
+// addrs are the peers' addresses, this node's own included.
+func (n *node) addrs() map[ring.NodeID]string {
+	addrs := map[ring.NodeID]string{n.identity.Node: n.cfg.PeerAddr()}
+	for _, link := range n.links.sorted() {
+		addrs[link.Node()] = link.Addr()
+	}
+	return addrs
+}

@@ -1,0 +1,102 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+
+	"kai/node/flight"
+	"kai/node/message"
+	"kai/node/record"
+)
+
+// givenIDs is an IDGenerator as package telemetry has it.
+type givenIDs struct{ t *testing.T }
+
+func (g givenIDs) NewSpanID(_ context.Context, _ trace.TraceID) trace.SpanID {
+	c := flight.NewContext()
+	return trace.SpanID(c[16:24])
+}
+
+func (g givenIDs) NewIDs(ctx context.Context) (trace.TraceID, trace.SpanID) {
+	t, s, ok := SpanIDs(ctx)
+	if !ok {
+		g.t.Error("a root span that is not a flight's")
+	}
+	return t, s
+}
+
+// A get that found its replicas to differ, and had the newest state written back, as spans.
+func TestSpansOfADivergedGet(t *testing.T) {
+	recorder := tracetest.NewSpanRecorder()
+	before := otel.GetTracerProvider()
+	otel.SetTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder), sdktrace.WithIDGenerator(givenIDs{t})))
+	t.Cleanup(func() { otel.SetTracerProvider(before) })
+	n := &node{}
+	n.links = newLinks(n)
+	began := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	newer, older := record.Ballot{Epoch: 1, Stamp: 9}, record.Ballot{Epoch: 1, Stamp: 8}
+	ms := func(n int) time.Duration { return time.Duration(n) * time.Millisecond }
+	f := &flight.Flight{Context: flight.NewContext(), Began: began, Took: ms(9), Op: record.Get, Partition: 7, Status: record.Found, Class: flight.Diverged, Batch: 1, Steps: []flight.Step{
+		{Node: "a", Kind: message.Read, Answer: flight.Answer{At: ms(1), Ballot: newer, Status: message.OK, Timing: message.Timing{Queue: 5, Store: 100}}},
+		{Node: "b", Kind: message.Read, Answer: flight.Answer{At: ms(2), Ballot: older, Status: message.OK, Digest: true}},
+		{Node: "a", Kind: message.Accept, Sent: ms(3), Answer: flight.Answer{At: ms(5), Status: message.OK}},
+		{Node: "b", Kind: message.Accept, Sent: ms(3), Answer: flight.Answer{At: ms(8), Status: message.OK}},
+		{Node: "c", Kind: message.Accept, Sent: ms(3)},
+	}}
+	n.spans(t.Context(), f)
+	byID := map[trace.SpanID]sdktrace.ReadOnlySpan{}
+	for _, s := range recorder.Ended() {
+		byID[s.SpanContext().SpanID()] = s
+		if s.SpanContext().TraceID() != trace.TraceID(f.Context[:16]) {
+			t.Errorf("%s is in another trace", s.Name())
+		}
+	}
+	var lines []string
+	for _, s := range recorder.Ended() {
+		path := s.Name()
+		for p := s; p.Parent().IsValid(); {
+			p = byID[p.Parent().SpanID()]
+			path = p.Name() + " > " + path
+		}
+		attributes := ""
+		for _, a := range s.Attributes() {
+			switch a.Key {
+			case "kai.peer.id", "kai.stale", "kai.status", "kai.outcome", "kai.kept_for", "kai.store_seconds":
+				attributes += fmt.Sprintf(" %s=%s", strings.TrimPrefix(string(a.Key), "kai."), a.Value.Emit())
+			}
+		}
+		lines = append(lines, fmt.Sprintf("%s %v-%v%s", path, s.StartTime().Sub(began), s.EndTime().Sub(began), attributes))
+	}
+	want := []string{
+		"get > quorum.read > read 0s-1ms peer.id=a status=ok stale=false store_seconds=0.0001",
+		"get > quorum.read > read 0s-2ms peer.id=b status=ok stale=true store_seconds=0",
+		"get > quorum.read 0s-2ms",
+		"get > quorum.write > accept 3ms-5ms peer.id=a status=ok stale=false store_seconds=0",
+		"get > quorum.write > accept 3ms-8ms peer.id=b status=ok stale=false store_seconds=0",
+		"get > quorum.write > accept 3ms-9ms peer.id=c status=none yet stale=false store_seconds=0",
+		"get > quorum.write 3ms-9ms",
+		`get 0s-9ms outcome=found kept_for=["diverged"]`,
+	}
+	if got := strings.Join(lines, "\n"); got != strings.Join(want, "\n") {
+		t.Errorf("got\n%s\nwant\n%s", got, strings.Join(want, "\n"))
+	}
+	if root := byID[trace.SpanID(f.Context[16:24])]; root == nil || root.Name() != "get" || root.Parent().IsValid() {
+		t.Error("the root does not have the id that other nodes were told")
+	}
+	// The part of another node hangs below that root.
+	other := *f
+	other.Forwarded = true
+	n.spans(t.Context(), &other)
+	all := recorder.Ended()
+	if last := all[len(all)-1]; last.Parent().SpanID() != trace.SpanID(f.Context[16:24]) || last.SpanContext().TraceID() != trace.TraceID(f.Context[:16]) || last.SpanContext().SpanID() == last.Parent().SpanID() {
+		t.Errorf("%v below %v", last.SpanContext(), last.Parent())
+	}
+}

@@ -1,0 +1,107 @@
+package telemetry
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// Spans counts spans on their way out. What has ended and is neither exported nor failed waits in the SDK's queue, or was dropped because that was full.
+type Spans struct{ Ended, Exported, Failed atomic.Uint64 }
+
+// newExporter makes the exporter that OpenTelemetry's variables ask for; nil: none. It connects to nothing yet. The exporter itself reads the rest of the
+// OTEL_EXPORTER_OTLP_ variables from the process.
+func newExporter(ctx context.Context, getenv func(string) string) (sdktrace.SpanExporter, error) {
+	get := func(names ...string) (value string) {
+		for _, name := range names {
+			value = cmp.Or(value, strings.TrimSpace(getenv(name)))
+		}
+		return value
+	}
+	switch which := get("OTEL_TRACES_EXPORTER"); which {
+	case "none":
+		return nil, nil
+	case "", "otlp":
+	default:
+		return nil, fmt.Errorf("telemetry: OTEL_TRACES_EXPORTER=%q: this build knows otlp and none", which)
+	}
+	if get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT") == "" {
+		return nil, nil // the default, a collector on this machine, would be asked for ever where there is none
+	}
+	switch protocol := get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"); protocol {
+	case "", "http/protobuf":
+		return otlptracehttp.New(ctx)
+	case "grpc":
+		return otlptracegrpc.New(ctx)
+	default:
+		return nil, fmt.Errorf("telemetry: OTEL_EXPORTER_OTLP_PROTOCOL=%q: this build knows http/protobuf and grpc", protocol)
+	}
+}
+
+// counting counts what an exporter was given.
+type counting struct {
+	sdktrace.SpanExporter
+	spans *Spans
+}
+
+func (c counting) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
+	err := c.SpanExporter.ExportSpans(ctx, spans)
+	if err != nil {
+		c.spans.Failed.Add(uint64(len(spans)))
+	} else {
+		c.spans.Exported.Add(uint64(len(spans)))
+	}
+	return err
+}
+
+// ended counts spans that end.
+type ended struct {
+	sdktrace.SpanProcessor
+	spans *Spans
+}
+
+func (e ended) OnEnd(s sdktrace.ReadOnlySpan) {
+	if s.SpanContext().IsSampled() {
+		e.spans.Ended.Add(1)
+	}
+	e.SpanProcessor.OnEnd(s)
+}
+
+// ids takes ids from who knows them, else from random numbers.
+type ids struct {
+	given func(context.Context) (trace.TraceID, trace.SpanID, bool)
+}
+
+// NewIDs implements the SDK's IDGenerator.
+func (i ids) NewIDs(ctx context.Context) (trace.TraceID, trace.SpanID) {
+	if i.given != nil {
+		if t, s, ok := i.given(ctx); ok {
+			return t, s
+		}
+	}
+	var t trace.TraceID
+	random(t[:])
+	return t, i.NewSpanID(ctx, t)
+}
+
+// random fills b, of 8 or 16 bytes, with no part that is zero; not for secrets.
+func random(b []byte) {
+	for ; len(b) >= 8; b = b[8:] {
+		binary.LittleEndian.PutUint64(b, rand.Uint64()|1) //nolint:gosec // names, not secrets
+	}
+}
+
+// NewSpanID implements the SDK's IDGenerator, for spans within a trace.
+func (ids) NewSpanID(context.Context, trace.TraceID) (s trace.SpanID) {
+	random(s[:])
+	return s
+}
