@@ -18,33 +18,37 @@ type answers []said
 
 type said struct {
 	flight.Answer
-	sent time.Duration
+	sent time.Duration // 0: with the others
 }
 
-// reset makes room for n members, all asked at now.
-func (a *answers) reset(fl *flight.Recorder, n int, now time.Duration) {
-	if *a = (*a)[:0]; fl == nil {
-		return
-	}
-	for range n {
-		*a = append(*a, said{sent: now})
+// reset makes room for n members.
+func (a *answers) reset(fl *flight.Recorder, n int) {
+	switch {
+	case fl == nil:
+		*a = (*a)[:0]
+	case cap(*a) < n:
+		*a = make(answers, n)
+	default:
+		*a = (*a)[:n]
+		clear(*a)
 	}
 }
 
 // say notes what member i has answered at now.
 func (a answers) say(i int, now time.Duration, digest bool, s message.Status, b record.Ballot, t message.Timing) {
 	if i < len(a) {
-		a[i].Answer = flight.Answer{At: now, Ballot: b, Timing: t, Status: s, Digest: digest}
+		p := &a[i].Answer
+		p.At, p.Ballot, p.Timing, p.Status, p.Digest = now, b, t, s, digest
 	}
 }
 
-// steps appends them to those of a request that began then; asked says whom.
-func (a answers) steps(to []flight.Step, g *Group, kind message.Kind, asked mask, began time.Duration) []flight.Step {
+// steps appends them to those of a request that began then; asked says whom, sent when, but for those asked later.
+func (a answers) steps(to []flight.Step, g *Group, kind message.Kind, asked mask, sent, began time.Duration) []flight.Step {
 	for i := range a {
 		if !asked.has(i) || len(to) >= maxSteps {
 			continue
 		}
-		st := flight.Step{Node: g.members[i].id, Kind: kind, Sent: a[i].sent - began, Answer: a[i].Answer}
+		st := flight.Step{Node: g.members[i].id, Kind: kind, Sent: max(a[i].sent, sent) - began, Answer: a[i].Answer}
 		if st.At != 0 {
 			st.At -= began
 		}
@@ -56,7 +60,7 @@ func (a answers) steps(to []flight.Step, g *Group, kind message.Kind, asked mask
 // note adds what a round was told to the flight of m. It is called when nothing is added any more.
 func (r *round) note(m *mutation) {
 	if len(r.answers) > 0 {
-		m.steps = r.answers.steps(m.steps, r.g, r.kind, r.g.all(), m.began)
+		m.steps = r.answers.steps(m.steps, r.g, r.kind, r.g.all(), r.began, m.began)
 	}
 }
 
@@ -69,7 +73,7 @@ func (s *Session) keepRead(o *readOp, op *record.Op, res *record.Result, diverge
 	}
 	f := &flight.Flight{Context: flight.NewContext(), Took: took, Op: op.Kind, Partition: o.p, Status: res.Status, Detail: res.Detail, Class: class, Batch: len(s.slots)}
 	o.mu.Lock()
-	f.Steps = o.answers.steps(nil, o.g, message.Read, o.asked, s.began)
+	f.Steps = o.answers.steps(nil, o.g, message.Read, o.asked, s.began, s.began)
 	o.mu.Unlock()
 	f.Steps = append(f.Steps, s.closer...)
 	fl.Add(f, s.began, o.hash)

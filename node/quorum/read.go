@@ -64,7 +64,7 @@ func (o *readOp) start(p ring.Partition, g *Group, key []byte, hash uint64, time
 	o.ballot = record.Ballot{}
 	o.value = o.value[:0]
 	o.refs, o.here = 1, false
-	o.answers.reset(o.c.opts.Flights, len(g.members), s.began)
+	o.answers.reset(o.c.opts.Flights, len(g.members))
 	for !g.reads(o.asked) || !g.writes(o.asked) { // nobody else knows of o yet: no lock
 		i, digest := o.book()
 		if i < 0 {
@@ -102,8 +102,8 @@ func (o *readOp) next(more bool) (i int, digest bool) {
 	return o.book()
 }
 
-// readHere asks this node's own replica, if start chose it.
-func (o *readOp) readHere() {
+// readHere asks this node's own replica, if start chose it. now is the time, for flights; a batch of such reads takes microseconds.
+func (o *readOp) readHere(now time.Duration) {
 	if !o.here {
 		return
 	}
@@ -115,7 +115,7 @@ func (o *readOp) readHere() {
 		return
 	}
 	o.value = enc
-	o.answered(g.self, false, s, b, enc, message.Timing{}, o.c.opts.Flights.Now())
+	o.answered(g.self, false, s, b, enc, message.Timing{}, now)
 }
 
 // send asks member i by a message of its own, without a lock: the answer may come before it returns.
@@ -285,7 +285,7 @@ func (s *Session) readSlow(op *record.Op, hash uint64, deadline time.Time, buf [
 		timeout := min(left, c.opts.Timeout/4)
 		req := message.Request{Kind: message.Read, Hash: hash, Key: op.Key}
 		r := c.round(p, g, &req, readQuorum, timeout)
-		s.closer = r.answers.steps(s.closer, g, r.kind, g.all(), s.began)
+		s.closer = r.answers.steps(s.closer, g, r.kind, g.all(), r.began, s.began)
 		won := r.won()
 		if !won && r.corrupt != 0 {
 			why = whyCorrupt
@@ -301,7 +301,7 @@ func (s *Session) readSlow(op *record.Op, hash uint64, deadline time.Time, buf [
 			c.counters.WriteBacks.Add(1)
 			w := c.round(p, g, &message.Request{Kind: message.Accept, Hash: hash, Key: op.Key, Record: buf}, writeQuorum, timeout)
 			settled = w.won()
-			s.closer = w.answers.steps(s.closer, g, w.kind, g.all(), s.began)
+			s.closer = w.answers.steps(s.closer, g, w.kind, g.all(), w.began, s.began)
 			w.release()
 		}
 		if settled {

@@ -33,6 +33,7 @@ type round struct {
 
 	answers answers
 	kind    message.Kind
+	began   time.Duration // by the clock of flights
 
 	express express // l is nil unless the round is one
 
@@ -93,7 +94,8 @@ func (c *Coordinator) round(p ring.Partition, g *Group, req *message.Request, en
 func (r *round) reset(p ring.Partition, g *Group, enough func(*Group, mask) bool, kind message.Kind) {
 	n := len(g.members)
 	r.kind = kind
-	r.answers.reset(r.c.opts.Flights, n, r.c.opts.Flights.Now())
+	r.answers.reset(r.c.opts.Flights, n)
+	r.began = r.c.opts.Flights.Now()
 	if cap(r.calls) < n {
 		r.calls = make([]message.Call, n)
 	}

@@ -181,8 +181,9 @@ func (s *Session) readHere(reads []*readOp) {
 			}
 		}
 	}
+	now := s.c.opts.Flights.Now()
 	for _, o := range reads {
-		o.readHere()
+		o.readHere(now)
 	}
 }
 
