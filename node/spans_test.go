@@ -70,7 +70,7 @@ func TestSpansOfADivergedGet(t *testing.T) {
 		for _, a := range s.Attributes() {
 			switch a.Key {
 			case "kai.peer.id", "kai.stale", "kai.status", "kai.outcome", "kai.kept_for", "kai.store_seconds":
-				attributes += fmt.Sprintf(" %s=%s", strings.TrimPrefix(string(a.Key), "kai."), a.Value.Emit())
+				attributes += fmt.Sprintf(" %s=%s", strings.TrimPrefix(string(a.Key), "kai."), a.Value.String())
 			}
 		}
 		lines = append(lines, fmt.Sprintf("%s %v-%v%s", path, s.StartTime().Sub(began), s.EndTime().Sub(began), attributes))
