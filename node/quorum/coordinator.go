@@ -92,9 +92,11 @@ type Coordinator struct {
 	reads    sync.Pool // of *readOp
 	manies   sync.Pool // of *manyRead
 	forwards sync.Pool // of *forward
-	latency  atomic.Int64
-	tail     tail
-	counters Counters
+	// forwardeds is a pool of *forwarded.
+	forwardeds sync.Pool
+	latency    atomic.Int64
+	tail       tail
+	counters   Counters
 }
 
 // Counters count what the coordinator did since start.
@@ -117,6 +119,7 @@ func New(opts Options) *Coordinator {
 	c.reads.New = func() any { return newReadOp(c) }
 	c.manies.New = func() any { return &manyRead{c: c} }
 	c.forwards.New = func() any { return new(forward) }
+	c.forwardeds.New = func() any { return &forwarded{c: c} }
 	c.lanes.init()
 	c.sticky.init(opts.StickyKeys)
 	return c

@@ -44,6 +44,7 @@ func (a answers) say(i int, now time.Duration, digest bool, s message.Status, b 
 
 // steps appends them to those of a request that began then; asked says whom, sent when, but for those asked later.
 func (a answers) steps(to []flight.Step, g *Group, kind message.Kind, asked mask, sent, began time.Duration) []flight.Step {
+	to = slices.Grow(to, min(len(a), maxSteps))
 	for i := range a {
 		if !asked.has(i) || len(to) >= maxSteps {
 			continue

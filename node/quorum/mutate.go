@@ -234,8 +234,12 @@ func (m *mutation) lookup(s *record.Record) (record.Result, record.Folded) {
 }
 
 // answer decides the whole batch. A decided mutation belongs to who waited for it, who may use it
-// anew at once: the batch lets go of it first.
+// anew at once, and what it brought: the batch lets go of it first, and values that another one's result shares with it are copied before.
 func (f *fold) answer(batch []*mutation) {
+	for i, m := range batch {
+		m.value = append(m.value[:0], f.res[i].Value...)
+		f.res[i].Value = m.value
+	}
 	for i, m := range batch {
 		batch[i] = nil
 		m.decide(f.res[i])

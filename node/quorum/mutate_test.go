@@ -287,3 +287,19 @@ func TestNoTimeOnDisk(t *testing.T) {
 		r.want("set", r.do(0, set("v")), record.Stored, "")
 	})
 }
+
+// reuses is who waits for a mutation, and writes to what it brought as soon as it is decided.
+type reuses struct{ brought []byte }
+
+func (r reuses) mutated(*mutation) { clear(r.brought) }
+
+// A read that shares a round with a write before it answers with what that brought, although who brought it has it back before.
+func TestSharedValueOutlivesItsOwner(t *testing.T) {
+	value := []byte("value")
+	write, read := &mutation{op: set("value"), done: reuses{value}}, &mutation{op: op(record.GetAndTouch, ""), done: reuses{}}
+	f := fold{res: []record.Result{{Status: record.Stored}, {Status: record.Found, Value: value}}}
+	f.answer([]*mutation{write, read})
+	if string(read.res.Value) != "value" {
+		t.Errorf("the read answers %q", read.res.Value)
+	}
+}

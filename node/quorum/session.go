@@ -378,26 +378,36 @@ func (c *Coordinator) Forwarded(call *message.Call) {
 	case !call.Op.Kind.Valid() || p != call.Partition:
 		call.Reply.Status = message.Invalid
 	default:
-		op := call.Op
-		kv := append(append(make([]byte, 0, len(op.Key)+len(op.Value)), op.Key...), op.Value...)
-		op.Key, op.Value = kv[:len(op.Key):len(op.Key)], kv[len(op.Key):]
+		f, op := c.forwardeds.Get().(*forwarded), call.Op
+		f.kv = append(append(f.kv[:0], op.Key...), op.Value...)
+		op.Key, op.Value = f.kv[:len(op.Key):len(op.Key)], f.kv[len(op.Key):]
 		// The answer needs some of the time for its way back; nobody gets more than a client here.
 		timeout := min(call.Timeout, c.opts.Timeout)
 		deadline := time.Now().Add(timeout - timeout/16)
-		c.submit(p, &mutation{op: op, hash: call.Hash, deadline: deadline, done: &forwarded{c, call},
-			began: c.opts.Flights.Now(), context: flight.Context(call.Trace)}, false, nil)
+		f.call = call
+		f.m = mutation{op: op, hash: call.Hash, deadline: deadline, attempts: f.m.attempts[:0], value: f.m.value[:0], done: f,
+			began: c.opts.Flights.Now(), context: flight.Context(call.Trace), steps: f.m.steps[:0]}
+		c.submit(p, &f.m, false, nil)
 		return
 	}
 	call.Completion.Done(call)
 }
 
+// forwarded is a mutation that another node sent here.
 type forwarded struct {
 	c    *Coordinator
+	m    mutation
 	call *message.Call
+	kv   []byte // the operation's key and value
 }
 
+// mutated implements the lane's callback: nobody else has m any more.
 func (f *forwarded) mutated(m *mutation) {
 	m.keep(f.c.opts.Flights, f.call.Partition, &m.res, 0)
 	f.call.Reply.Result = m.res
 	f.call.Completion.Done(f.call)
+	if cap(f.kv) <= keepBuffer && cap(m.value) <= keepBuffer {
+		f.call, m.op = nil, record.Op{}
+		f.c.forwardeds.Put(f)
+	}
 }
