@@ -15,7 +15,7 @@ ARG TARGETARCH
 ARG VERSION=dev
 WORKDIR /src
 COPY . .
-# The same flags as in the Makefile, so that the binary is the same, bit for bit.
+# The same flags as in the Makefile, so that the binary is the same, bit for bit (vendored or not, like the other).
 RUN CGO_ENABLED=0 GOOS=${TARGETOS} GOARCH=${TARGETARCH} \
     go build -trimpath -buildvcs=false -ldflags "-s -w -buildid= -X main.version=${VERSION}" -o /out/kai ./node/cmd/kai \
     && mkdir -p /out/data
