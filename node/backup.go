@@ -38,6 +38,8 @@ const (
 	backupGrace    = 24 * time.Hour
 	// BackupLeaves is how many parts a partition has in snapshots: those that replicas compare.
 	BackupLeaves = message.Leaves
+	// leavesWithin is how long a node that stops waits at most until its part of a snapshot under way can be used.
+	leavesWithin = 15 * time.Second
 	// purgeMargin is how much the clock of who deleted may be behind that of who began the snapshot, and one second for its rounding.
 	purgeMargin = replica.MaxLead + time.Second
 	// pruneEvery is the time between two prunes of one node.
@@ -48,8 +50,9 @@ const (
 type backups struct {
 	taken, failed, bytes, puts, partitions, unchanged, leaves atomic.Uint64
 	lastError                                                 atomic.Pointer[string]
-	newest                                                    atomic.Int64  // cut of the newest complete one, in Unix seconds; 0: none known
-	pinned                                                    atomic.Int64  // oldest cut of snapshots that are being restored, in Unix seconds; 0: none
+	newest                                                    atomic.Int64 // cut of the newest complete one, in Unix seconds; 0: none known
+	pinned                                                    atomic.Int64 // oldest cut of snapshots that are being restored, in Unix seconds; 0: none
+	taking                                                    atomic.Bool
 	left                                                      chan struct{} // closed when this node takes part no more
 	// Of the one goroutine that looks at the bucket:
 	known map[string]bool
@@ -234,6 +237,8 @@ func (n *node) snapshot(ctx context.Context, d *dataPath, b *backup.Bucket, id s
 		Source: snapshotSource{d}, Patience: BackupPatience, Look: backupLook, Leave: n.leaves, Logger: n.log,
 	})
 	began := time.Now()
+	d.backups.taking.Store(true)
+	defer d.backups.taking.Store(false)
 	done, err := s.Take(ctx, id, func(p int) time.Duration { return n.turn(d, id, ring.Partition(p)) })
 	d.backups.bytes.Add(uint64(done.Bytes))
 	d.backups.puts.Add(uint64(done.Puts))

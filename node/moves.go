@@ -128,13 +128,7 @@ func (n *node) drain(machineEnds time.Time) {
 		timeout = min(timeout, machineEnds.Sub(began)-stopsWithin)
 	}
 	close(n.leaves)
-	defer func() {
-		select {
-		case <-d.backups.left:
-		case <-time.After(timeout - time.Since(began)):
-			n.log.Warn("what this node has uploaded of a snapshot is uploaded again by others")
-		}
-	}()
+	defer func() { n.leaveSnapshot(d, timeout-time.Since(began)) }()
 	if why := n.cannotDrain(d); total == 0 || why != "" {
 		n.log.Info("nothing is handed over", "partitions", total, "reason", why)
 		return
@@ -157,6 +151,19 @@ func (n *node) drain(machineEnds time.Time) {
 		}
 	}
 	n.log.Info("drained", "partitions", total, "after", time.Since(began).Round(time.Millisecond).String())
+}
+
+// leaveSnapshot waits until what this node has uploaded of a snapshot under way is named in the bucket, if there is one; not for long: the
+// bucket may be out, and the others can upload it again.
+func (n *node) leaveSnapshot(d *dataPath, left time.Duration) {
+	if !d.backups.taking.Load() {
+		return
+	}
+	select {
+	case <-d.backups.left:
+	case <-time.After(min(left, leavesWithin)):
+		n.log.Warn("what this node has uploaded of a snapshot is uploaded again by others")
+	}
 }
 
 // holds counts the partitions that this node is a replica of.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -147,4 +148,29 @@ func TestBucketOutage(t *testing.T) {
 		return nil
 	})
 	l.verify(t, c)
+}
+
+// TestStopsWithoutItsBucket: a bucket that takes connections and never answers keeps no node from stopping.
+func TestStopsWithoutItsBucket(t *testing.T) {
+	hole, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hole.Close()
+	t.Setenv("AWS_ACCESS_KEY_ID", "a")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "b")
+	c := start(t, 3, "KAI_PARTITIONS=64")
+	n := c.nodes[1]
+	n.kill()
+	if err := n.start("KAI_BACKUP_URL=s3://b?region=xx-test-1&use_path_style=true&endpoint=http://" + hole.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.awaitReady(slow); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("stopped after %.1f s", time.Since(began).Seconds())
 }
