@@ -11,6 +11,10 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
 	"gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
 )
@@ -258,7 +262,14 @@ func (t *taking) covered(ctx context.Context) (map[int]Entry, error) {
 }
 
 // upload builds the table of a partition, out of new frames for the leaves that have changed and the parent's for the others.
-func (t *taking) upload(ctx context.Context, p int) error {
+func (t *taking) upload(ctx context.Context, p int) (err error) {
+	ctx, span := otel.Tracer("kai").Start(ctx, "snapshot.partition", trace.WithAttributes(attribute.Int("kai.partition", p)))
+	defer func() {
+		if err != nil {
+			span.SetStatus(codes.Error, err.Error())
+		}
+		span.End()
+	}()
 	sums, err := t.o.Source.Sums(ctx, p)
 	if err != nil {
 		return err
@@ -281,6 +292,7 @@ func (t *taking) upload(ctx context.Context, p int) error {
 			b.entry.Bytes += int64(piece.length)
 		}
 	}
+	span.SetAttributes(attribute.Int64("kai.records", b.entry.Records), attribute.Int64("kai.bytes", b.entry.Bytes), attribute.Int("kai.leaves.changed", len(changed)))
 	t.ready = append(t.ready, b)
 	return nil
 }
@@ -464,6 +476,8 @@ func (t *taking) tell(ctx context.Context) error {
 
 // complete writes the manifest, or reads the one of a node that was sooner.
 func (t *taking) complete(ctx context.Context, covered map[int]Entry) error {
+	ctx, span := otel.Tracer("kai").Start(ctx, "snapshot.manifest")
+	defer span.End()
 	m := &Manifest{Begin: t.begin, Completed: time.Now().UTC()}
 	for _, e := range covered {
 		m.Entries = append(m.Entries, e)

@@ -15,8 +15,11 @@ import (
 	_ "gocloud.dev/blob/gcsblob" // gs://
 	_ "gocloud.dev/blob/s3blob"  // s3://
 
+	"go.opentelemetry.io/otel/attribute"
+
 	"kai/backup"
 	"kai/node/console"
+	"kai/node/flight"
 	"kai/node/message"
 	"kai/node/record"
 	"kai/node/replica"
@@ -236,6 +239,7 @@ func (n *node) snapshot(ctx context.Context, d *dataPath, b *backup.Bucket, id s
 		Bucket: b, Cluster: d.founding.ClusterID, Node: string(n.identity.Node), Partitions: d.founding.Partitions, Leaves: BackupLeaves,
 		Source: snapshotSource{d}, Patience: BackupPatience, Look: backupLook, Leave: n.leaves, Logger: n.log,
 	})
+	ctx, end := flight.Work(ctx, "snapshot", "snapshot "+id, nil, attribute.String("kai.snapshot", id), attribute.String("kai.node.id", string(n.identity.Node)))
 	began := time.Now()
 	d.backups.taking.Store(true)
 	defer d.backups.taking.Store(false)
@@ -245,11 +249,13 @@ func (n *node) snapshot(ctx context.Context, d *dataPath, b *backup.Bucket, id s
 	d.backups.partitions.Add(uint64(done.Partitions))
 	d.backups.unchanged.Add(uint64(done.Unchanged))
 	d.backups.leaves.Add(uint64(done.Leaves))
+	end(err, attribute.Int("kai.partitions", done.Partitions), attribute.Int64("kai.records", done.Records), attribute.Int64("kai.bytes", done.Bytes),
+		attribute.Int("kai.puts", done.Puts), attribute.Int("kai.leaves", done.Leaves), attribute.Int("kai.leaves.unchanged", done.Unchanged))
 	if err != nil {
 		return err
 	}
 	d.backups.taken.Add(1) // that it is the newest is seen at the next look, together with pins
-	n.log.Info("snapshot complete", "snapshot", id, "partitions", done.Partitions, "records", done.Records, "bytes", done.Bytes,
+	n.log.InfoContext(ctx, "snapshot complete", "snapshot", id, "partitions", done.Partitions, "records", done.Records, "bytes", done.Bytes,
 		"puts", done.Puts, "leaves", done.Leaves, "unchanged", done.Unchanged, "took", time.Since(began).Round(time.Millisecond).String())
 	return nil
 }

@@ -9,9 +9,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"golang.org/x/sync/semaphore"
 
 	"kai/backup"
+	"kai/node/flight"
 	"kai/node/message"
 	"kai/node/placement"
 	"kai/node/record"
@@ -47,7 +49,9 @@ func (n *node) begin(ctx context.Context, d *dataPath) error {
 	}
 	for {
 		l := &beginning{n: n, d: d, room: newRoom()}
-		err := l.run(ctx)
+		inner, end := flight.Work(ctx, "bootstrap", "bootstrap "+f.ClusterID, nil, attribute.String("kai.snapshot", f.Snapshot), attribute.String("kai.node.id", string(n.identity.Node)))
+		err := l.run(inner)
+		end(err, attribute.Int64("kai.records", l.records.Load()), attribute.Int64("kai.bytes", l.bytes.Load()))
 		if ctx.Err() != nil {
 			return nil
 		}

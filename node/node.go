@@ -53,7 +53,7 @@ type node struct {
 	leaves chan struct{}
 	// flights are requests that were slow, failed, or found replicas that differ.
 	flights     *flight.Recorder
-	flightsOut  chan *flight.Flight
+	flightsOut  chan kept
 	notExported atomic.Uint64 // because there were too many
 	// draining: it is to hold nothing, because it stops, or an operator wants it so.
 	draining atomic.Bool
@@ -100,9 +100,9 @@ func Run(ctx context.Context, cfg Config, opts Options) error {
 	if cfg, err = cfg.ResolveAdvertise(addrs); err != nil {
 		return err
 	}
-	n := &node{cfg: cfg, opts: opts, log: opts.Logger, started: time.Now(), leaves: make(chan struct{}), flightsOut: make(chan *flight.Flight, flightsOut)}
+	n := &node{cfg: cfg, opts: opts, log: opts.Logger, started: time.Now(), leaves: make(chan struct{}), flightsOut: make(chan kept, flightsOut)}
 	if cfg.TraceSlow > 0 {
-		n.flights = flight.New(flight.Options{Slow: cfg.TraceSlow, Ratio: cfg.TraceRatio, Export: n.offer})
+		n.flights = flight.New(flight.Options{Slow: cfg.TraceSlow, Ratio: cfg.TraceRatio, Export: func(f *flight.Flight) { n.offer(kept{flight: f}) }, ExportPart: func(p flight.Part) { n.offer(kept{part: &p}) }})
 	}
 	if cfg.BackupURL != "" {
 		n.bucket = &keptBucket{cfg: cfg}
@@ -147,7 +147,7 @@ func (n *node) open(ctx context.Context) error {
 	n.links = newLinks(n)
 	n.peers = peer.NewServer(peer.ServerOptions{
 		Handler: handler{n}, Identity: n.peerIdentity, Admit: n.admit, Logger: n.log,
-		BatchEnd: n.links.flush, MaxValue: int(n.cfg.MaxValueBytes),
+		BatchEnd: n.links.flush, Sampled: n.served, MaxValue: int(n.cfg.MaxValueBytes),
 	})
 	n.clients = memcache.NewServer(memcache.Options{
 		Store: front{n}, Admin: admin{n}, Version: clientVersion(n.opts.Version),

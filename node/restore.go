@@ -8,7 +8,10 @@ import (
 	"math"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+
 	"kai/node/console"
+	"kai/node/flight"
 	"kai/node/quorum"
 	"kai/node/record"
 )
@@ -33,6 +36,10 @@ func (s source) Restore(ctx context.Context, overwrite bool, next func() (key, e
 	if d == nil {
 		return done, errNotFounded
 	}
+	ctx, finish := flight.Work(ctx, "restore", "", nil, attribute.Bool("kai.overwrite", overwrite), attribute.String("kai.node.id", string(s.n.identity.Node)))
+	defer func() {
+		finish(err, attribute.Int64("kai.records.restored", done.Restored), attribute.Int64("kai.records.newer", done.Newer))
+	}()
 	session := d.coordinator.Session()
 	defer session.Close()
 	for end := false; !end; {

@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"net"
 	"strconv"
@@ -19,50 +20,72 @@ import (
 	"kai/node/ring"
 )
 
-// flightKey finds the flight whose root span is being made.
-type flightKey struct{}
-
-// SpanIDs knows the ids of root spans: those that other nodes, which have a part in the request, have been told. For telemetry.Options.
-func SpanIDs(ctx context.Context) (t trace.TraceID, s trace.SpanID, ok bool) {
-	f, ok := ctx.Value(flightKey{}).(*flight.Flight)
-	if ok {
-		t, s = trace.TraceID(f.Context[:16]), trace.SpanID(f.Context[16:24])
-	}
-	return t, s, ok
-}
-
-// flightsOut is how many kept flights wait to become spans; more are not exported.
+// flightsOut is how many kept flights, and parts of others', wait to become spans; more are not exported.
 const flightsOut = 1024
 
-// exportFlights makes spans of kept flights until ctx ends. What becomes of spans is up to whoever has set the tracer provider.
+// kept is what becomes spans: a request of this node, or its part in another's.
+type kept struct {
+	flight *flight.Flight
+	part   *flight.Part
+}
+
+// exportFlights makes spans of what is kept until ctx ends. What becomes of spans is up to whoever has set the tracer provider.
 func (n *node) exportFlights(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case f := <-n.flightsOut:
-			n.spans(ctx, f)
+		case k := <-n.flightsOut:
+			if k.part != nil {
+				n.partSpan(ctx, k.part)
+			} else {
+				n.spans(ctx, k.flight)
+			}
 		}
 	}
 }
 
-// offer hands a flight to exportFlights, if there is room.
-func (n *node) offer(f *flight.Flight) {
+// offer hands what is kept to exportFlights, if there is room.
+func (n *node) offer(k kept) {
 	select {
-	case n.flightsOut <- f:
+	case n.flightsOut <- k:
 	default:
 		n.notExported.Add(1)
 	}
 }
 
+// served hears of messages of sampled requests that this node has answered. Mutations that it ran for others have flights of their own.
+func (n *node) served(call *message.Call, took time.Duration) {
+	if call.Kind == message.Mutate {
+		return
+	}
+	n.flights.AddPart(flight.Part{Context: call.Trace, Kind: call.Kind, Partition: call.Partition, Began: time.Now().Add(-took), Took: took,
+		Timing: call.Reply.Timing, Status: call.Reply.Status})
+}
+
+// partSpan makes the span of a replica's part.
+func (n *node) partSpan(ctx context.Context, p *flight.Part) {
+	ctx = trace.ContextWithRemoteSpanContext(ctx, p.Remote())
+	_, span := otel.Tracer("kai").Start(ctx, "replica."+p.Kind.String(), trace.WithSpanKind(trace.SpanKindServer), trace.WithTimestamp(p.Began))
+	span.SetAttributes(attribute.String("db.system.name", "kai"), attribute.String("kai.node.id", string(n.identity.Node)), attribute.String("kai.status", p.Status.String()),
+		attribute.Float64("kai.queue_seconds", float64(p.Timing.Queue)/1e6), attribute.Float64("kai.store_seconds", float64(p.Timing.Store)/1e6))
+	if p.Kind != message.ReadMany && p.Kind != message.Hints { // those are about several
+		span.SetAttributes(attribute.Int("kai.partition", int(p.Partition)))
+	}
+	if p.Status != message.OK && p.Status != message.Nack && p.Status != message.WrongEpoch { // those are how the protocol goes
+		span.SetStatus(codes.Error, p.Status.String())
+	}
+	span.End(trace.WithTimestamp(p.Began.Add(p.Took)))
+}
+
 // spans makes the spans of one flight: the request; within it its reads and its writes; within those one for each message to a replica.
 func (n *node) spans(ctx context.Context, f *flight.Flight) {
 	tracer := otel.Tracer("kai")
+	id := trace.TraceID(f.Context[:16])
 	if f.Forwarded {
-		ctx = trace.ContextWithRemoteSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{
-			TraceID: trace.TraceID(f.Context[:16]), SpanID: trace.SpanID(f.Context[16:24]), TraceFlags: trace.FlagsSampled, Remote: true}))
+		ctx = trace.ContextWithRemoteSpanContext(ctx, f.Remote())
 	} else {
-		ctx = context.WithValue(ctx, flightKey{}, f)
+		ctx = flight.Named(ctx, id, binary.LittleEndian.Uint64(f.Context[16:]))
 	}
 	at := func(d time.Duration) time.Time { return f.Began.Add(d) }
 	ctx, root := tracer.Start(ctx, f.Op.String(), trace.WithSpanKind(trace.SpanKindServer), trace.WithTimestamp(f.Began))
@@ -70,6 +93,7 @@ func (n *node) spans(ctx context.Context, f *flight.Flight) {
 		root.End(trace.WithTimestamp(at(f.Took)))
 		return
 	}
+	ctx = flight.Named(ctx, id, 0)
 	r := request(f, n.addrs())
 	root.SetAttributes(
 		attribute.String("db.system.name", "kai"), attribute.String("db.operation.name", r.Command), attribute.String("kai.outcome", r.Outcome),
@@ -90,7 +114,7 @@ func (n *node) spans(ctx context.Context, f *flight.Flight) {
 		}
 		inner, span := tracer.Start(ctx, phase, trace.WithTimestamp(at(from)))
 		for ; i < end; i++ {
-			n.stepSpan(inner, tracer, f, i, r.Steps[i])
+			n.stepSpan(flight.Named(inner, id, f.Steps[i].Span), tracer, f, i, r.Steps[i])
 		}
 		span.End(trace.WithTimestamp(at(to)))
 	}

@@ -2,12 +2,14 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
@@ -18,27 +20,37 @@ import (
 )
 
 // givenIDs is an IDGenerator as package telemetry has it.
-type givenIDs struct{ t *testing.T }
+type givenIDs struct{}
 
-func (g givenIDs) NewSpanID(_ context.Context, _ trace.TraceID) trace.SpanID {
+func (givenIDs) NewSpanID(ctx context.Context, within trace.TraceID) trace.SpanID {
+	if t, s, ok := flight.SpanIDs(ctx); ok && t == within {
+		return s
+	}
 	c := flight.NewContext()
 	return trace.SpanID(c[16:24])
 }
 
-func (g givenIDs) NewIDs(ctx context.Context) (trace.TraceID, trace.SpanID) {
-	t, s, ok := SpanIDs(ctx)
+func (givenIDs) NewIDs(ctx context.Context) (trace.TraceID, trace.SpanID) {
+	t, s, ok := flight.SpanIDs(ctx)
 	if !ok {
-		g.t.Error("a root span that is not a flight's")
+		c := flight.NewContext()
+		return trace.TraceID(c[:16]), trace.SpanID(c[16:24])
 	}
 	return t, s
 }
 
-// A get that found its replicas to differ, and had the newest state written back, as spans.
-func TestSpansOfADivergedGet(t *testing.T) {
+// recordSpans has spans recorded until the test ends.
+func recordSpans(t *testing.T) *tracetest.SpanRecorder {
 	recorder := tracetest.NewSpanRecorder()
 	before := otel.GetTracerProvider()
-	otel.SetTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder), sdktrace.WithIDGenerator(givenIDs{t})))
+	otel.SetTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder), sdktrace.WithIDGenerator(givenIDs{})))
 	t.Cleanup(func() { otel.SetTracerProvider(before) })
+	return recorder
+}
+
+// A get that found its replicas to differ, and had the newest state written back, as spans.
+func TestSpansOfADivergedGet(t *testing.T) {
+	recorder := recordSpans(t)
 	n := &node{}
 	n.links = newLinks(n)
 	began := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -47,7 +59,7 @@ func TestSpansOfADivergedGet(t *testing.T) {
 	f := &flight.Flight{Context: flight.NewContext(), Began: began, Took: ms(9), Op: record.Get, Partition: 7, Status: record.Found, Class: flight.Diverged, Batch: 1, Steps: []flight.Step{
 		{Node: "a", Kind: message.Read, Answer: flight.Answer{At: ms(1), Ballot: newer, Status: message.OK, Timing: message.Timing{Queue: 5, Store: 100}}},
 		{Node: "b", Kind: message.Read, Answer: flight.Answer{At: ms(2), Ballot: older, Status: message.OK, Digest: true}},
-		{Node: "a", Kind: message.Accept, Sent: ms(3), Answer: flight.Answer{At: ms(5), Status: message.OK}},
+		{Node: "a", Kind: message.Accept, Sent: ms(3), Span: 77, Answer: flight.Answer{At: ms(5), Status: message.OK}},
 		{Node: "b", Kind: message.Accept, Sent: ms(3), Answer: flight.Answer{At: ms(8), Status: message.OK}},
 		{Node: "c", Kind: message.Accept, Sent: ms(3)},
 	}}
@@ -98,5 +110,49 @@ func TestSpansOfADivergedGet(t *testing.T) {
 	all := recorder.Ended()
 	if last := all[len(all)-1]; last.Parent().SpanID() != trace.SpanID(f.Context[16:24]) || last.SpanContext().TraceID() != trace.TraceID(f.Context[:16]) || last.SpanContext().SpanID() == last.Parent().SpanID() {
 		t.Errorf("%v below %v", last.SpanContext(), last.Parent())
+	}
+
+	// And what a replica did hangs below the message that asked it.
+	n.identity.Node = "a"
+	n.partSpan(t.Context(), &flight.Part{Context: f.Context.From(77), Kind: message.Accept, Partition: 7, Began: began.Add(ms(4)), Took: ms(1), Status: message.OK, Timing: message.Timing{Store: 100}})
+	all = recorder.Ended()
+	part := all[len(all)-1]
+	asked := byID[part.Parent().SpanID()]
+	if asked == nil || asked.Name() != "accept" || part.Name() != "replica.accept" || part.SpanKind() != trace.SpanKindServer || asked.SpanKind() != trace.SpanKindClient || part.SpanContext().TraceID() != asked.SpanContext().TraceID() {
+		t.Errorf("%s is below %v", part.Name(), part.Parent())
+	}
+}
+
+// What nodes do by themselves are traces, too: one for all who do a part of the same.
+func TestWork(t *testing.T) {
+	recorder := recordSpans(t)
+	_, end := flight.Work(t.Context(), "move", "partition 7", nil)
+	end(nil)
+	ctx, end := flight.Work(t.Context(), "pull", "partition 7", nil)
+	_, inner := flight.Work(ctx, "pull.snapshot", "", nil)
+	inner(errors.New("gone"))
+	end(nil)
+	stopped, stop := context.WithCancel(t.Context())
+	by := flight.NewContext()
+	stopped, end = flight.Work(stopped, "hints", "", []trace.Link{{SpanContext: by.Remote()}})
+	sent := flight.Of(stopped)
+	stop()
+	end(stopped.Err())
+	all := recorder.Ended()
+	move, nested, pull, hints := all[0], all[1], all[2], all[3]
+	if move.SpanContext().TraceID() != pull.SpanContext().TraceID() || move.SpanContext().SpanID() == pull.SpanContext().SpanID() || move.Parent().IsValid() {
+		t.Errorf("%v and %v have no trace in common", move.SpanContext(), pull.SpanContext())
+	}
+	if nested.Parent().SpanID() != pull.SpanContext().SpanID() || nested.SpanContext().TraceID() != pull.SpanContext().TraceID() || nested.Status().Code != codes.Error {
+		t.Errorf("%v is not within %v", nested.SpanContext(), pull.SpanContext())
+	}
+	if hints.SpanContext().TraceID() == pull.SpanContext().TraceID() || hints.Status().Code == codes.Error || len(hints.Links()) != 1 || hints.Links()[0].SpanContext.SpanID() != trace.SpanID(by[16:24]) {
+		t.Errorf("%v, %v, linked to %v", hints.SpanContext(), hints.Status(), hints.Links())
+	}
+	if !sent.Sampled() || sent.Trace() != hints.SpanContext().TraceID().String() || trace.SpanID(sent[16:24]) != hints.SpanContext().SpanID() {
+		t.Errorf("messages tell %v of %v", sent, hints.SpanContext())
+	}
+	if c := flight.Of(t.Context()); c.Sampled() {
+		t.Error("a context without a span tells of one")
 	}
 }

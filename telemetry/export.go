@@ -82,15 +82,26 @@ type ids struct {
 }
 
 // NewIDs implements the SDK's IDGenerator.
-func (i ids) NewIDs(ctx context.Context) (trace.TraceID, trace.SpanID) {
+func (i ids) NewIDs(ctx context.Context) (t trace.TraceID, s trace.SpanID) {
 	if i.given != nil {
 		if t, s, ok := i.given(ctx); ok {
 			return t, s
 		}
 	}
-	var t trace.TraceID
 	random(t[:])
-	return t, i.NewSpanID(ctx, t)
+	random(s[:])
+	return t, s
+}
+
+// NewSpanID implements the SDK's IDGenerator, for spans within a trace.
+func (i ids) NewSpanID(ctx context.Context, within trace.TraceID) (s trace.SpanID) {
+	if i.given != nil {
+		if t, s, ok := i.given(ctx); ok && t == within {
+			return s
+		}
+	}
+	random(s[:])
+	return s
 }
 
 // random fills b, of 8 or 16 bytes, with no part that is zero; not for secrets.
@@ -98,10 +109,4 @@ func random(b []byte) {
 	for ; len(b) >= 8; b = b[8:] {
 		binary.LittleEndian.PutUint64(b, rand.Uint64()|1) //nolint:gosec // names, not secrets
 	}
-}
-
-// NewSpanID implements the SDK's IDGenerator, for spans within a trace.
-func (ids) NewSpanID(context.Context, trace.TraceID) (s trace.SpanID) {
-	random(s[:])
-	return s
 }

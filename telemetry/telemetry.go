@@ -29,7 +29,7 @@ type Options struct {
 	Getenv func(string) string
 	// Logger hears of problems of the SDK.
 	Logger *slog.Logger
-	// IDs, if not nil, knows the ids of a span that begins a trace; ok=false: any will do.
+	// IDs, if not nil, knows the ids of a span that is begun with that context; ok=false: any will do.
 	IDs func(context.Context) (t trace.TraceID, s trace.SpanID, ok bool)
 	// Spans, if not nil, is where spans are counted.
 	Spans *Spans

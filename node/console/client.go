@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+
+	"go.opentelemetry.io/otel/propagation"
 )
 
 // ErrUnreachable means that no node answered at the address.
@@ -116,6 +118,7 @@ func (c Client) send(ctx context.Context, method, path string, body io.Reader, i
 		return fmt.Errorf("admin address %q: %w", c.Addr, err)
 	}
 	req.Header.Set("Accept", "application/json")
+	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(req.Header))
 	if method != http.MethodGet {
 		req.Header.Set(ActionHeader, "1")
 	}

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"strings"
+
+	"go.opentelemetry.io/otel/propagation"
 )
 
 //go:embed page
@@ -61,7 +63,7 @@ func Handler(source Source) http.Handler {
 	return secure(mux)
 }
 
-// secure sets the headers that keep a browser from doing more than the page needs. The page loads
+// secure has what a request asks for be part of the trace that it names, and sets the headers that keep a browser from doing more than the page needs. The page loads
 // its own script and style and asks its own API, nothing else.
 func secure(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -70,7 +72,7 @@ func secure(next http.Handler) http.Handler {
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cache-Control", "no-store")
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, r.WithContext(propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))))
 	})
 }
 

@@ -5,6 +5,7 @@ package flight
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"math/bits"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -27,10 +28,12 @@ const (
 	Diverged
 	// Sampled was chosen by chance; see Options.Ratio.
 	Sampled
+	// Hinted was written while a replica was known not to take it, so that it will be told later.
+	Hinted
 	classes = iota
 )
 
-var classNames = [classes]string{"slow", "failed", "diverged", "sampled"}
+var classNames = [classes]string{"slow", "failed", "diverged", "sampled", "hinted"}
 
 // ClassOf is the class of that name.
 func ClassOf(name string) (Class, bool) {
@@ -63,14 +66,20 @@ func NewContext() (c Context) {
 	return c
 }
 
-// sampled is the bit of the last byte that says that all nodes are to keep their part.
-const sampled = 1
-
 // Sampled reports whether all nodes are to keep their part.
-func (c Context) Sampled() bool { return c[24]&sampled != 0 }
+func (c *Context) Sampled() bool { return message.Sampled((*[message.TraceLen]byte)(c)) }
 
 // Sample says that all nodes are to keep their part.
-func (c *Context) Sample() { c[24] |= sampled }
+func (c *Context) Sample() { c[24] |= 1 }
+
+// Span is a name for a span; never 0, which is none. Not for secrets.
+func Span() uint64 { return rand.Uint64() | 1 } //nolint:gosec // names, not secrets
+
+// From is c as the span of that name tells it to other nodes.
+func (c Context) From(span uint64) Context {
+	binary.LittleEndian.PutUint64(c[16:], span)
+	return c
+}
 
 // Trace is the trace's id in hexadecimal.
 func (c Context) Trace() string { return hex.EncodeToString(c[:16]) }
@@ -89,7 +98,19 @@ type Step struct {
 	Node ring.NodeID
 	Kind message.Kind
 	Sent time.Duration // since the request began
+	Span uint64        // the span that the replica was told to be part of; 0: none
 	Answer
+}
+
+// Part is what a node did for one message of a request that was sampled elsewhere. Its Context is that of the message.
+type Part struct {
+	Context
+	Kind      message.Kind
+	Partition ring.Partition
+	Began     time.Time
+	Took      time.Duration // until the reply was ready to be sent
+	Timing    message.Timing
+	Status    message.Status
 }
 
 // Flight is one request that was kept. It is not changed any more.
@@ -118,9 +139,14 @@ type Options struct {
 	Ratio float64
 	// Export, if not nil, hears of each flight that is kept, once, on the request's own goroutine: it must not block.
 	Export func(*Flight)
+	// ExportPart is Export for parts of requests that other nodes sampled.
+	ExportPart func(Part)
 	// Keep is how many of each class are remembered (256), Rate how many of each may come in a second (100).
 	Keep, Rate int
 }
+
+// partRate is how many parts may come in a second: a sampled mutation has two at each replica.
+const partRate = 1000
 
 // Recorder remembers flights. Its methods are safe for concurrent use; on a nil Recorder nothing is kept.
 type Recorder struct {
@@ -129,11 +155,24 @@ type Recorder struct {
 	salt    uint64
 	kept    [classes]atomic.Uint64
 	dropped [classes]atomic.Uint64
+	limits  [classes]limiter
+	parts   limiter
 
-	mu     sync.Mutex
-	rings  [classes][]*Flight // the oldest is overwritten
-	second [classes]int64     // of the epoch, and
-	count  [classes]int       // how many came in it
+	mu    sync.Mutex
+	rings [classes][]*Flight // the oldest is overwritten
+}
+
+// limiter lets so many through in each second, roughly: who comes as one ends may be counted in either.
+type limiter struct {
+	second atomic.Int64
+	count  atomic.Int64
+}
+
+func (l *limiter) allow(now time.Duration, rate int) bool {
+	if s := int64(now / time.Second); l.second.Load() != s && l.second.Swap(s) != s {
+		l.count.Store(0)
+	}
+	return l.count.Load() < int64(rate) && l.count.Add(1) <= int64(rate)
 }
 
 // New makes a recorder.
@@ -155,55 +194,69 @@ func (r *Recorder) Now() time.Duration {
 	return time.Since(r.epoch)
 }
 
-// Classify tells why a request that took that long is to be kept; 0: it is not.
-func (r *Recorder) Classify(took time.Duration, s record.Status, diverged, sampled bool) (c Class) {
+// Classify tells why a request that took that long is to be kept; 0: it is not, perhaps because there were too many of its classes
+// in this second, which is counted. besides is what is known beside its duration and status: Diverged, Sampled, Hinted. It is to be asked once for
+// each request.
+func (r *Recorder) Classify(took time.Duration, s record.Status, besides Class) (c Class) {
 	if r == nil {
 		return 0
 	}
+	c = besides
 	if took >= r.o.Slow {
-		c = Slow
+		c |= Slow
 	}
 	switch s {
 	case record.Unavailable, record.Unknown, record.Corrupt:
 		c |= Failed
 	}
-	if diverged {
-		c |= Diverged
+	if c &^= Sampled; c != 0 {
+		now := r.Now()
+		for i := range classes {
+			if c&(1<<i) != 0 && !r.limits[i].allow(now, r.o.Rate) {
+				r.dropped[i].Add(1)
+				c &^= 1 << i
+			}
+		}
 	}
-	if sampled {
-		c |= Sampled
-	}
-	return c
+	return c | besides&Sampled // of those Sample has let through as many as there may be
 }
 
-// Sample tells whether a request is to be kept by chance.
-func (r *Recorder) Sample() bool {
-	return r != nil && r.o.Ratio > 0 && (r.o.Ratio >= 1 || rand.Float64() < r.o.Ratio) //nolint:gosec // guards nothing
+// Sample tells whether a request that began then is to be kept by chance, on all nodes that have a part in it: so it is to be asked
+// first, once for each.
+func (r *Recorder) Sample(began time.Duration) bool {
+	if r == nil || r.o.Ratio <= 0 || r.o.Ratio < 1 && rand.Float64() >= r.o.Ratio { //nolint:gosec // guards nothing
+		return false
+	}
+	i := bits.TrailingZeros8(uint8(Sampled))
+	if !r.limits[i].allow(began, r.o.Rate) {
+		r.dropped[i].Add(1)
+		return false
+	}
+	return true
 }
 
-// Add remembers f, unless there are too many of each of its classes. began is what Now was then. f is the recorder's from then on.
+// AddPart exports a part of a request that another node sampled, unless there are too many.
+func (r *Recorder) AddPart(p Part) {
+	if r != nil && r.o.ExportPart != nil && r.parts.allow(r.Now(), partRate) {
+		r.o.ExportPart(p)
+	}
+}
+
+// Add remembers f, of the classes that Classify told. began is what Now was then. f is the recorder's from then on.
 func (r *Recorder) Add(f *Flight, began time.Duration, hash uint64) {
 	f.Began = r.epoch.Add(began)
 	f.Key = ring.Hash(binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(nil, r.salt), hash))
-	if r.remember(f) && r.o.Export != nil {
+	r.remember(f)
+	if r.o.Export != nil {
 		r.o.Export(f)
 	}
 }
 
-// remember reports whether there is a class that f is kept for.
-func (r *Recorder) remember(f *Flight) (keeps bool) {
-	now := int64(time.Since(r.epoch) / time.Second)
+func (r *Recorder) remember(f *Flight) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range classes {
 		if f.Class&(1<<i) == 0 {
-			continue
-		}
-		if r.second[i] != now {
-			r.second[i], r.count[i] = now, 0
-		}
-		if r.count[i]++; r.count[i] > r.o.Rate {
-			r.dropped[i].Add(1)
 			continue
 		}
 		n := r.kept[i].Add(1) - 1
@@ -212,9 +265,7 @@ func (r *Recorder) remember(f *Flight) (keeps bool) {
 		} else {
 			r.rings[i][n%uint64(r.o.Keep)] = f
 		}
-		keeps = true
 	}
-	return keeps
 }
 
 // Recent returns at most limit flights of a class, the newest first.

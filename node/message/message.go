@@ -98,6 +98,9 @@ func (q *Request) Since() uint8 {
 // TraceLen is the room for trace context: 16 bytes trace id, 8 span id, 1 flags.
 const TraceLen = 25
 
+// Sampled reports whether the context of a trace says that all nodes are to keep their part: the lowest bit of its flags.
+func Sampled(trace *[TraceLen]byte) bool { return trace[TraceLen-1]&1 != 0 }
+
 // Request is one message to one node. Slices belong to the caller of Send and need to stay valid
 // until Send returns, no longer.
 type Request struct {

@@ -2,6 +2,7 @@ package peer
 
 import (
 	"sync/atomic"
+	"time"
 
 	"kai/node/message"
 )
@@ -18,6 +19,7 @@ type serverCall struct {
 	x     *session
 	id    uint64
 	queue uint32 // microseconds before the Handler had it
+	began int64  // when it was read, if it is sampled; else 0
 	// inSend: the reader is inside Handler.Send with this call, and will flush afterwards.
 	inSend atomic.Bool
 }
@@ -46,6 +48,9 @@ func (x *session) take() *serverCall {
 func (c *serverCall) Done(call *message.Call) {
 	x := c.x
 	call.Reply.Timing.Queue += min(c.queue, ^call.Reply.Timing.Queue)
+	if c.began != 0 {
+		x.s.opts.Sampled(call, time.Duration(x.clock()-c.began))
+	}
 	o := &x.out
 	o.mu.Lock()
 	if !o.closed {

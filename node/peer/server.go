@@ -38,6 +38,10 @@ type ServerOptions struct {
 	// Handler: the place to flush what they sent to other nodes. It must not block.
 	BatchEnd func()
 
+	// Sampled, if not nil, hears of requests whose trace context says that all nodes are to keep their part: as they are answered, with the
+	// reply and how long it took since the request was read. It must not block, nor keep call.
+	Sampled func(call *message.Call, took time.Duration)
+
 	// MaxValue is the largest value in bytes (1 MiB). Larger frames end the connection.
 	MaxValue int
 	// MaxConnections at once (1,024); more are refused.

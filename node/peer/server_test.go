@@ -209,3 +209,43 @@ func TestMaxConnections(t *testing.T) {
 		t.Errorf("second connection: %v", no)
 	}
 }
+
+// Of sampled requests the server says what became of them, and of others nothing.
+func TestSampledRequestsAreTold(t *testing.T) {
+	type told struct {
+		trace  [message.TraceLen]byte
+		status message.Status
+		took   time.Duration
+	}
+	heard := make(chan told, 9)
+	_, addr, _ := serveTCP(t, ServerOptions{
+		Handler: handle(func(c *message.Call) {
+			c.Reply.Status = message.Busy
+			if c.Kind == message.Prepare {
+				time.Sleep(5 * time.Millisecond)
+				c.Reply.Status = message.OK
+			}
+			c.Completion.Done(c)
+		}),
+		Sampled: func(c *message.Call, took time.Duration) { heard <- told{c.Trace, c.Reply.Status, took} },
+	})
+	conn, in := dial(t, addr)
+	traced := [message.TraceLen]byte{0: 7, message.TraceLen - 1: 1}
+	var frames []byte
+	for i, q := range []message.Request{
+		{Kind: message.Read, Key: []byte("k")}, {Kind: message.Read, Key: []byte("k"), Trace: [message.TraceLen]byte{0: 8}},
+		{Kind: message.Prepare, Key: []byte("k"), Trace: traced}, {Kind: message.Read, Key: []byte("k")},
+	} {
+		frames = message.AppendRequest(frames, uint64(i+1), &q)
+	}
+	if _, err := conn.Write(frames); err != nil {
+		t.Fatal(err)
+	}
+	replies(t, in, 4)
+	if len(heard) != 1 {
+		t.Fatalf("%d are told", len(heard))
+	}
+	if h := <-heard; h.trace != traced || h.status != message.OK || h.took < 5*time.Millisecond || h.took > time.Minute {
+		t.Errorf("%+v", h)
+	}
+}

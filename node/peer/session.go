@@ -155,6 +155,10 @@ func (x *session) request(h message.Head, frame []byte, waited time.Duration) {
 		return
 	}
 	c.id, c.queue = h.ID, uint32(min(waited/time.Microsecond, 1<<32-1))
+	c.began = 0
+	if x.s.opts.Sampled != nil && message.Sampled(&c.Trace) {
+		c.began = max(1, x.clock()-int64(waited))
+	}
 	c.Reply = message.Reply{}
 	c.Completion = c
 	x.handed.Add(1)

@@ -2,6 +2,7 @@ package placement
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,6 +11,9 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+
+	"kai/node/flight"
 	"kai/node/message"
 	"kai/node/record"
 	"kai/node/ring"
@@ -228,11 +232,18 @@ func (m *Mover) look(ctx context.Context, p ring.Partition) {
 	}
 	m.joint[p] = true
 	if slices.Contains(c.Next, m.o.Self) && !m.o.Local.Pulled(p, c.Epoch) {
-		m.begin(m.pulls, p, func() error { return m.pull(ctx, p, c) }, "pull")
+		m.begin(ctx, m.pulls, p, c, func(ctx context.Context) error { return m.pull(ctx, p, c) }, "pull")
 	}
 	if m.drives(c) {
-		m.begin(m.busy, p, func() error { return m.finish(ctx, p, c) }, "move")
+		m.begin(ctx, m.busy, p, c, func(ctx context.Context) error { return m.finish(ctx, p, c) }, "move")
 	}
+}
+
+func names(ids []ring.NodeID) (names []string) {
+	for _, id := range ids {
+		names = append(names, string(id))
+	}
+	return names
 }
 
 // planRest bounds the time that goes into plans: after each, this many times what it took.
@@ -261,7 +272,7 @@ func (m *Mover) plan(ctx context.Context) {
 	}
 	for p, c := range current {
 		if m.o.Gone != nil && slices.ContainsFunc(c.Next, m.o.Gone) {
-			m.begin(m.undone, ring.Partition(p), func() error { return m.Undo(ctx, ring.Partition(p)) }, "undo")
+			m.begin(ctx, m.undone, ring.Partition(p), c, func(ctx context.Context) error { return m.Undo(ctx, ring.Partition(p)) }, "undo")
 		}
 	}
 }
@@ -276,7 +287,11 @@ func (m *Mover) start(ctx context.Context) {
 		if room <= 0 {
 			return
 		}
-		if m.begin(m.busy, p, func() error { return m.Move(ctx, p, target) }, "move") {
+		joint := m.o.Configuration(p)
+		if len(joint.Next) == 0 {
+			joint = ring.Configuration{Epoch: joint.Epoch + 1, Members: joint.Members, Next: target}
+		}
+		if m.begin(ctx, m.busy, p, joint, func(ctx context.Context) error { return m.Move(ctx, p, target) }, "move") {
 			delete(m.todo, p)
 			room--
 		}
@@ -310,8 +325,8 @@ func (m *Mover) drives(c ring.Configuration) bool {
 	return false
 }
 
-// begin runs do, unless it runs already for p or there is no room.
-func (m *Mover) begin(running map[ring.Partition]bool, p ring.Partition, do func() error, what string) bool {
+// begin runs do, unless it runs already for p or there is no room. All that nodes do for one joint configuration is one trace.
+func (m *Mover) begin(ctx context.Context, running map[ring.Partition]bool, p ring.Partition, joint ring.Configuration, do func(context.Context) error, what string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if running[p] || len(running) >= 2*m.o.Moves {
@@ -319,9 +334,12 @@ func (m *Mover) begin(running map[ring.Partition]bool, p ring.Partition, do func
 	}
 	running[p] = true
 	m.tasks.Go(func() {
-		err := do()
+		ctx, end := flight.Work(ctx, what, "move "+string(AppendConfiguration(binary.BigEndian.AppendUint32(nil, uint32(p)), joint)), nil, attribute.Int("kai.partition", int(p)), attribute.Int("kai.epoch", int(joint.Epoch)),
+			attribute.StringSlice("kai.members", names(joint.Members)), attribute.StringSlice("kai.members.next", names(joint.Next)))
+		err := do(ctx)
+		end(err)
 		if err != nil && !errors.Is(err, context.Canceled) {
-			m.o.Logger.Debug(what+" interrupted", "partition", p, "error", err)
+			m.o.Logger.DebugContext(ctx, what+" interrupted", "partition", p, "error", err)
 		}
 		m.mu.Lock()
 		delete(running, p)
@@ -432,7 +450,7 @@ func (m *Mover) advance(ctx context.Context, p ring.Partition, c ring.Configurat
 			return err
 		}
 	}
-	m.o.Logger.Debug("partition moves", "partition", p, "epoch", chosen.Epoch, "members", chosen.Members, "next", chosen.Next)
+	m.o.Logger.DebugContext(ctx, "partition moves", "partition", p, "epoch", chosen.Epoch, "members", chosen.Members, "next", chosen.Next)
 	m.o.Adopt(p, chosen)
 	m.tellAll(p, chosen, c.Members)
 	return nil

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"slices"
 
+	"go.opentelemetry.io/otel/attribute"
+
+	"kai/node/flight"
 	"kai/node/message"
 	"kai/node/record"
 	"kai/node/ring"
@@ -51,7 +54,8 @@ func (m *Mover) preload(ctx context.Context, p ring.Partition, c ring.Configurat
 		page = message.BeginPage(page[:0])
 		return err
 	}
-	err := m.o.Preload(ctx, p, func(key, enc []byte) error {
+	inner, end := flight.Work(ctx, "pull.snapshot", "", nil, attribute.Int("kai.partition", int(p)))
+	err := m.o.Preload(inner, p, func(key, enc []byte) error {
 		epoch := record.PeekBallot(enc).Epoch
 		if epoch > c.Epoch || Generation(epoch) != Generation(c.Epoch) && m.has(RuleGeneration) {
 			return nil
@@ -69,8 +73,9 @@ func (m *Mover) preload(ctx context.Context, p ring.Partition, c ring.Configurat
 	if err == nil {
 		err = flush()
 	}
+	end(err)
 	if err != nil && ctx.Err() == nil {
-		m.o.Logger.Debug("partition not loaded from a snapshot as a whole; the rest is pulled", "partition", p, "error", err)
+		m.o.Logger.DebugContext(ctx, "partition not loaded from a snapshot as a whole; the rest is pulled", "partition", p, "error", err)
 	}
 	return some
 }

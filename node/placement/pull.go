@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"kai/node/flight"
 	"kai/node/message"
 	"kai/node/record"
 	"kai/node/ring"
@@ -158,7 +159,7 @@ func (m *Mover) pullFrom(ctx context.Context, p ring.Partition, c ring.Configura
 		if m.o.Configuration(p).Epoch != c.Epoch {
 			return fence, fmt.Errorf("partition %d has moved on", p)
 		}
-		reply := m.request(ctx, c, id, message.Request{Kind: message.Transfer, Partition: p, Epoch: c.Epoch, Key: after, Items: leaves})
+		reply := m.request(ctx, c, id, message.Request{Kind: message.Transfer, Partition: p, Epoch: c.Epoch, Key: after, Items: leaves, Trace: flight.Of(ctx)})
 		if reply.Status != message.OK {
 			return fence, fmt.Errorf("transfer of partition %d from %s: %s", p, id, reply.Status)
 		}

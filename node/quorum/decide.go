@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"kai/node/flight"
 	"kai/node/message"
 	"kai/node/record"
 	"kai/node/ring"
@@ -64,7 +65,7 @@ func (c *Coordinator) Chosen(key []byte) (enc []byte, ok bool) {
 		}
 		// All that answer: the first ones may be those that are behind.
 		everyone := func(g *Group, m mask) bool { return m == g.all() }
-		r := c.round(p, g, &message.Request{Kind: message.Read, Hash: hash, Key: key}, everyone, c.opts.Timeout)
+		r := c.round(p, g, &message.Request{Kind: message.Read, Hash: hash, Key: key}, everyone, c.opts.Timeout, flight.Context{})
 		if ok = g.writes(r.atMax) && len(r.state) > 0; ok {
 			enc = append(enc, r.state...)
 		}

@@ -58,6 +58,9 @@ func (c *Coordinator) tryExpress(l *lane, m *mutation, s *Session) bool {
 	r := c.rounds.Get().(*round)
 	r.reset(l.p, g, writeQuorum, message.Accept)
 	r.keep(l.keyBytes)
+	if m.context.Sampled() {
+		r.context = m.context
+	}
 	r.express = express{l: l, m: m, b: b, next: record.Ballot{Epoch: g.conf.Epoch, Stamp: stamp}, id: id, res: f.res[0], sending: true}
 	r.refs++ // the guard's
 	r.guard.Reset(timeout)
@@ -73,6 +76,7 @@ func (r *round) proposeAll(timeout time.Duration, s *Session) {
 	ask := func(i int) {
 		call := &r.calls[i]
 		call.Request, call.Reply = req, message.Reply{}
+		call.Trace = r.answers.tell(i, &r.context)
 		call.Completion, call.Index = r, i
 		g.members[i].replica.Send(call)
 	}

@@ -19,6 +19,26 @@ type answers []said
 type said struct {
 	flight.Answer
 	sent time.Duration // 0: with the others
+	span uint64        // what the replica was told; 0: nothing
+}
+
+// tell is the context of a message to member i, of a request with context c.
+func (a answers) tell(i int, c *flight.Context) (of [message.TraceLen]byte) {
+	if i < len(a) && c.Sampled() {
+		a[i].span = flight.Span()
+		of = c.From(a[i].span)
+	}
+	return of
+}
+
+// refused reports that a member has said for sure that it did not take what others may have.
+func (a answers) refused() bool {
+	for i := range a {
+		if s := a[i].Status; s != 0 && s != message.OK {
+			return true
+		}
+	}
+	return false
 }
 
 // reset makes room for n members.
@@ -49,7 +69,7 @@ func (a answers) steps(to []flight.Step, g *Group, kind message.Kind, asked mask
 		if !asked.has(i) || len(to) >= maxSteps {
 			continue
 		}
-		st := flight.Step{Node: g.members[i].id, Kind: kind, Sent: max(a[i].sent, sent) - began, Answer: a[i].Answer}
+		st := flight.Step{Node: g.members[i].id, Kind: kind, Sent: max(a[i].sent, sent) - began, Span: a[i].span, Answer: a[i].Answer}
 		if st.At != 0 {
 			st.At -= began
 		}
@@ -58,9 +78,35 @@ func (a answers) steps(to []flight.Step, g *Group, kind message.Kind, asked mask
 	return to
 }
 
+// sample is the context of a request that began then, if it is to be kept by chance.
+func sample(fl *flight.Recorder, began time.Duration) (c flight.Context) {
+	if fl.Sample(began) {
+		c = flight.NewContext()
+		c.Sample()
+	}
+	return c
+}
+
+// sampled is the context of the first of batch that is sampled: what the round is part of, for other nodes.
+func sampled(batch []*mutation) (c flight.Context) {
+	for _, m := range batch {
+		if m.context.Sampled() {
+			return m.context
+		}
+	}
+	return c
+}
+
 // note adds what a round was told to the flight of m. It is called when nothing is added any more.
 func (r *round) note(m *mutation) {
 	if len(r.answers) > 0 {
+		if r.kind == message.Accept && r.won() && r.answers.refused() {
+			m.hinted = true
+			if m.context == (flight.Context{}) {
+				m.context = flight.NewContext()
+			}
+			r.context = m.context // for the hint, which may come of it
+		}
 		m.steps = r.answers.steps(m.steps, r.g, r.kind, r.g.all(), r.began, m.began)
 	}
 }
@@ -68,11 +114,22 @@ func (r *round) note(m *mutation) {
 // keepRead ends the flight of a get that took so long; diverged: it took a closer look, whose steps are s.closer.
 func (s *Session) keepRead(o *readOp, op *record.Op, res *record.Result, diverged bool, took time.Duration) {
 	fl := s.c.opts.Flights
-	class := fl.Classify(took, res.Status, diverged, fl.Sample())
+	var besides flight.Class
+	if diverged {
+		besides = flight.Diverged
+	}
+	if o.context.Sampled() {
+		besides |= flight.Sampled
+	}
+	class := fl.Classify(took, res.Status, besides)
 	if class == 0 {
 		return
 	}
-	f := &flight.Flight{Context: flight.NewContext(), Took: took, Op: op.Kind, Partition: o.p, Status: res.Status, Detail: res.Detail, Class: class, Batch: len(s.slots)}
+	context := o.context // a late retry may still read that one
+	if context == (flight.Context{}) {
+		context = flight.NewContext()
+	}
+	f := &flight.Flight{Context: context, Took: took, Op: op.Kind, Partition: o.p, Status: res.Status, Detail: res.Detail, Class: class, Batch: len(s.slots)}
 	o.mu.Lock()
 	f.Steps = o.answers.steps(nil, o.g, message.Read, o.asked, s.began, s.began)
 	o.mu.Unlock()
@@ -83,7 +140,14 @@ func (s *Session) keepRead(o *readOp, op *record.Op, res *record.Result, diverge
 // keep ends the flight of a mutation; batch 0: another node asked for it.
 func (m *mutation) keep(fl *flight.Recorder, p ring.Partition, res *record.Result, batch int) {
 	took := fl.Now() - m.began
-	class := fl.Classify(took, res.Status, false, m.context.Sampled())
+	var besides flight.Class
+	if m.context.Sampled() {
+		besides = flight.Sampled
+	}
+	if m.hinted {
+		besides |= flight.Hinted
+	}
+	class := fl.Classify(took, res.Status, besides)
 	if class == 0 {
 		return
 	}

@@ -1,12 +1,14 @@
 package quorum
 
 import (
+	"encoding/binary"
 	"testing"
 	"time"
 
 	"kai/node/flight"
 	"kai/node/message"
 	"kai/node/record"
+	"kai/node/ring"
 )
 
 // kept is the one flight of a class at node i.
@@ -129,3 +131,94 @@ func TestFlightsAllocateNothing(t *testing.T) {
 		}
 	}
 }
+
+// What a sampled request asks of other nodes tells them of its trace, and by which span: the steps of its flight have those. Others tell nothing.
+func TestSampledRequestsTell(t *testing.T) {
+	told := func(w *wire) (of map[uint64]message.Request) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		of = map[uint64]message.Request{}
+		for _, q := range w.log {
+			if c := flight.Context(q.Trace); c.Sampled() {
+				of[binary.LittleEndian.Uint64(q.Trace[16:])] = q
+			}
+		}
+		w.log = nil
+		return of
+	}
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, 3, majority)
+		r.do(0, set("v")) // and get are below the ratio, which is 0
+		r.do(0, get())
+		for _, w := range r.nodes[0].wires[1:] {
+			if n := len(told(w)); n > 0 {
+				t.Fatalf("%d messages of requests that are not sampled have a trace", n)
+			}
+		}
+		r = newRig(t, 3, majority)
+		r.nodes[0].opts.Flights = flight.New(flight.Options{Slow: timeout, Ratio: 1, Rate: 9})
+		check := func(what string, do func(), kinds ...message.Kind) {
+			t.Helper()
+			do()
+			time.Sleep(timeout / 2)
+			f := r.nodes[0].opts.Flights.Recent(flight.Sampled, 1)[0]
+			heard := map[message.Kind]int{}
+			for i, w := range r.nodes[0].wires {
+				for span, q := range told(w) {
+					c := flight.Context(q.Trace)
+					found := false
+					for _, st := range f.Steps {
+						found = found || st.Span == span && st.Node == ids[i]
+					}
+					if !found || c.Trace() != f.Trace() {
+						t.Errorf("%s: %s has the span %x of %s; the flight %s has %+v", what, q.Kind, span, c.Trace(), f.Trace(), f.Steps)
+					}
+					heard[q.Kind]++
+				}
+			}
+			for _, k := range kinds {
+				if heard[k] == 0 {
+					t.Errorf("%s: no %s tells of it; %v do", what, k, heard)
+				}
+			}
+		}
+		check("a set in two round trips", func() { r.do(0, set("v")) }, message.Prepare, message.Accept)
+		check("a set in one", func() { r.do(0, set("w")) }, message.Accept)
+		check("a get", func() { r.do(0, get()) }, message.ReadMany)
+		r.nodes[0].wires[1].answer(message.Busy, message.ReadMany)
+		r.nodes[0].wires[2].answer(message.Busy, message.ReadMany)
+		check("a get that asks twice", func() { r.do(0, get()) }, message.Read)
+		r.nodes[0].wires[1].heal()
+		r.nodes[0].wires[2].heal()
+		r.minority("new")
+		r.nodes[0].wires[2].answer(message.Unreachable)
+		check("a get that writes back", func() { r.do(0, get()) }, message.Accept)
+	})
+}
+
+// A write that a member is known to have missed is kept for that, and its hint names it.
+func TestFlightOfAHintedSet(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, 3, majority)
+		var by []flight.Context
+		r.nodes[0].opts.Hinter = hinter(func(c flight.Context) { by = append(by, c) })
+		r.do(0, set("v"))
+		if len(r.nodes[0].opts.Flights.Recent(flight.Hinted, 9)) != 0 {
+			t.Fatal("a set that all members took is kept")
+		}
+		r.nodes[0].wires[2].answer(message.Unreachable)
+		r.want("set", r.do(0, set("w")), record.Stored, "")
+		time.Sleep(timeout)
+		f := r.kept(0, flight.Hinted)
+		if f.Class != flight.Hinted || step(f, "c", message.Accept).Status != message.Unreachable {
+			t.Errorf("%+v", f)
+		}
+		if len(by) != 1 || by[0] != f.Context {
+			t.Errorf("the hint is by %v, the write was %v", by, f.Context)
+		}
+	})
+}
+
+type hinter func(flight.Context)
+
+func (h hinter) Missed(_ ring.Partition, _ ring.NodeID, _ []byte, by flight.Context) { h(by) }

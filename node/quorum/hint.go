@@ -1,11 +1,15 @@
 package quorum
 
-import "kai/node/ring"
+import (
+	"kai/node/flight"
+	"kai/node/ring"
+)
 
 // Hinter hears that a write quorum accepted a state of key, and that peer, a replica of p, did not say
 // that it has. It must not block, and must copy key if it keeps it. It may be called on any goroutine.
 type Hinter interface {
-	Missed(p ring.Partition, peer ring.NodeID, key []byte)
+	// by is the context of the write, if that was known to have missed somebody when it ended, or is sampled; else zero.
+	Missed(p ring.Partition, peer ring.NodeID, key []byte, by flight.Context)
 }
 
 // keep copies the key of an Accept. The request's own is the lane's, or a session's, and theirs again as
@@ -27,7 +31,7 @@ func (r *round) missed() {
 	}
 	for i, m := range r.g.members {
 		if i != r.g.self && !r.acked.has(i) {
-			r.c.opts.Hinter.Missed(r.p, m.id, r.key)
+			r.c.opts.Hinter.Missed(r.p, m.id, r.key, r.context)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"kai/node/flight"
 	"kai/node/message"
 	"kai/node/record"
 	"kai/node/repair"
@@ -22,7 +23,7 @@ type heard struct {
 	all []string
 }
 
-func (h *heard) Missed(p ring.Partition, peer ring.NodeID, key []byte) {
+func (h *heard) Missed(p ring.Partition, peer ring.NodeID, key []byte, _ flight.Context) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if p != ring.PartitionOf(ring.Hash(key), partitions) {

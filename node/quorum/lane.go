@@ -25,6 +25,7 @@ type mutation struct {
 	// Of its flight:
 	began   time.Duration
 	context flight.Context
+	hinted  bool
 	steps   []flight.Step
 }
 

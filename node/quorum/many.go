@@ -1,6 +1,7 @@
 package quorum
 
 import (
+	"kai/node/flight"
 	"kai/node/message"
 	"kai/node/record"
 )
@@ -12,6 +13,7 @@ type manyRead struct {
 	call    message.Call
 	items   []byte
 	asks    []ask
+	context flight.Context
 }
 
 // ask is one read's part of it.
@@ -35,6 +37,9 @@ func (s *Session) ask(o *readOp, i int, digest bool) {
 		m.replica = r
 		s.many = append(s.many, m)
 	}
+	if o.context.Sampled() && !m.context.Sampled() { // the first one that is
+		m.context = o.answers.tell(i, &o.context)
+	}
 	m.items = message.AppendItem(m.items, message.Item{Epoch: o.g.conf.Epoch, Digest: digest, Key: o.key})
 	m.asks = append(m.asks, ask{o, i, digest})
 }
@@ -52,7 +57,10 @@ func (s *Session) askAll() {
 
 func (m *manyRead) send() {
 	q := &m.call.Request
-	q.Kind, q.Items, q.Timeout = message.ReadMany, m.items, m.asks[0].o.timeout
+	q.Kind, q.Items, q.Timeout, q.Trace = message.ReadMany, m.items, m.asks[0].o.timeout, [message.TraceLen]byte{}
+	if m.context.Sampled() {
+		q.Trace = m.context
+	}
 	m.call.Completion = m
 	m.replica.Send(&m.call)
 }
@@ -87,7 +95,7 @@ func (m *manyRead) Done(call *message.Call) {
 
 func (m *manyRead) release() {
 	clear(m.asks)
-	m.asks, m.items, m.replica = m.asks[:0], m.items[:0], nil
+	m.asks, m.items, m.replica, m.context = m.asks[:0], m.items[:0], nil, flight.Context{}
 	m.call.Reply = message.Reply{}
 	if cap(m.call.Room) > keepBuffer {
 		m.call.Room = nil

@@ -147,7 +147,7 @@ func (c *Coordinator) prepare(l *lane, g *Group, batch []*mutation) (b record.Ba
 	if !c.has(RulePrepare) {
 		req.Kind = message.Read
 	}
-	r := c.round(l.p, g, &req, readQuorum, c.roundTimeout(batch))
+	r := c.round(l.p, g, &req, readQuorum, c.roundTimeout(batch), sampled(batch))
 	defer r.release()
 	for _, m := range batch {
 		r.note(m)
@@ -256,7 +256,7 @@ func (c *Coordinator) propose(l *lane, g *Group, batch []*mutation, f fold, b re
 	l.next.Ballot = b
 	l.enc = record.Append(l.enc[:0], l.keyBytes, &l.next)
 	req := message.Request{Kind: message.Accept, Hash: l.hash, Key: l.keyBytes, Record: l.enc, Next: next}
-	r := c.round(l.p, g, &req, writeQuorum, c.roundTimeout(batch))
+	r := c.round(l.p, g, &req, writeQuorum, c.roundTimeout(batch), sampled(batch))
 	defer r.release()
 	for _, m := range batch {
 		r.note(m)

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"kai/node/flight"
 	"kai/node/message"
 	"kai/node/record"
 	"kai/node/ring"
@@ -35,6 +36,7 @@ type readOp struct {
 	have    bool
 	value   []byte // the encoded record
 	answers answers
+	context flight.Context // zero unless it is sampled
 	refs    int
 	state   readState
 	corrupt bool
@@ -65,6 +67,7 @@ func (o *readOp) start(p ring.Partition, g *Group, key []byte, hash uint64, time
 	o.value = o.value[:0]
 	o.refs, o.here = 1, false
 	o.answers.reset(o.c.opts.Flights, len(g.members))
+	o.context = sample(o.c.opts.Flights, s.began)
 	for !g.reads(o.asked) || !g.writes(o.asked) { // nobody else knows of o yet: no lock
 		i, digest := o.book()
 		if i < 0 {
@@ -128,9 +131,10 @@ func (o *readOp) send(i int, digest bool) {
 	if i < len(o.answers) {
 		o.answers[i].sent = o.c.opts.Flights.Now()
 	}
+	q := &call.Request
+	q.Trace = o.answers.tell(i, &o.context)
 	o.mu.Unlock()
 	call.Index, call.Completion = i, o
-	q := &call.Request
 	q.Kind, q.Digest, q.Partition, q.Epoch, q.Hash, q.Key, q.Timeout = message.Read, digest, o.p, o.g.conf.Epoch, o.hash, o.key, o.timeout
 	o.g.members[i].replica.Send(call)
 }
@@ -269,7 +273,7 @@ func (o *readOp) trim() {
 // readSlow reads a key whose replicas differ: it takes the newest state of a read quorum, has it
 // accepted by a write quorum at its own ballot, and answers. When somebody proposes meanwhile, a
 // round of the favoured coordinator decides. buf backs the value.
-func (s *Session) readSlow(op *record.Op, hash uint64, deadline time.Time, buf []byte) (record.Result, []byte) {
+func (s *Session) readSlow(op *record.Op, hash uint64, deadline time.Time, buf []byte, context flight.Context) (record.Result, []byte) {
 	c := s.c
 	c.counters.UnreconciledGets.Add(1)
 	why := whyDeadline
@@ -284,7 +288,7 @@ func (s *Session) readSlow(op *record.Op, hash uint64, deadline time.Time, buf [
 		p, g := c.group(hash)
 		timeout := min(left, c.opts.Timeout/4)
 		req := message.Request{Kind: message.Read, Hash: hash, Key: op.Key}
-		r := c.round(p, g, &req, readQuorum, timeout)
+		r := c.round(p, g, &req, readQuorum, timeout, context)
 		s.closer = r.answers.steps(s.closer, g, r.kind, g.all(), r.began, s.began)
 		won := r.won()
 		if !won && r.corrupt != 0 {
@@ -299,7 +303,7 @@ func (s *Session) readSlow(op *record.Op, hash uint64, deadline time.Time, buf [
 		}
 		if !settled && !empty {
 			c.counters.WriteBacks.Add(1)
-			w := c.round(p, g, &message.Request{Kind: message.Accept, Hash: hash, Key: op.Key, Record: buf}, writeQuorum, timeout)
+			w := c.round(p, g, &message.Request{Kind: message.Accept, Hash: hash, Key: op.Key, Record: buf}, writeQuorum, timeout, context)
 			settled = w.won()
 			s.closer = w.answers.steps(s.closer, g, w.kind, g.all(), w.began, s.began)
 			w.release()

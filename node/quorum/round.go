@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"kai/node/flight"
 	"kai/node/message"
 	"kai/node/record"
 	"kai/node/ring"
@@ -32,6 +33,7 @@ type round struct {
 	clockRejected                                mask
 
 	answers answers
+	context flight.Context // zero unless a request of it is sampled, or known to need a hint
 	kind    message.Kind
 	began   time.Duration // by the clock of flights
 
@@ -56,10 +58,11 @@ func writeQuorum(g *Group, m mask) bool { return g.writes(m) }
 
 // round sends req to all members of g and returns when the positive answers are enough, when they
 // cannot become enough, or at the timeout. The caller calls release when it has read the results.
-func (c *Coordinator) round(p ring.Partition, g *Group, req *message.Request, enough func(*Group, mask) bool, timeout time.Duration) *round {
+func (c *Coordinator) round(p ring.Partition, g *Group, req *message.Request, enough func(*Group, mask) bool, timeout time.Duration, context flight.Context) *round {
 	r := c.rounds.Get().(*round)
 	n := len(g.members)
 	r.reset(p, g, enough, req.Kind)
+	r.context = context
 	if req.Kind == message.Accept {
 		r.keep(req.Key)
 	}
@@ -67,6 +70,7 @@ func (c *Coordinator) round(p ring.Partition, g *Group, req *message.Request, en
 	for i := range n {
 		call := &r.calls[i]
 		call.Request = *req
+		call.Trace = r.answers.tell(i, &r.context)
 		call.Reply = message.Reply{}
 		call.Completion, call.Index = r, i
 	}
@@ -112,6 +116,7 @@ func (r *round) reset(p ring.Partition, g *Group, enough func(*Group, mask) bool
 	r.p, r.g, r.enough = p, g, enough
 	r.waiting, r.refs = true, n+1
 	r.express = express{}
+	r.context = flight.Context{}
 	r.ok, r.refused, r.nacked, r.failed, r.corrupt, r.behind, r.clockRejected = 0, 0, 0, 0, 0, 0, 0
 	r.max, r.atMax = record.Ballot{}, 0
 	r.key, r.acked = r.key[:0], 0

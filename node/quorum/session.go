@@ -230,7 +230,7 @@ func (s *Session) collect(op *record.Op, sl *slot, res *record.Result, deadline 
 			*res = s.c.result(op, enc)
 		case differs:
 			var buf []byte
-			*res, buf = s.readSlow(op, sl.hash, deadline, nil)
+			*res, buf = s.readSlow(op, sl.hash, deadline, nil, o.context)
 			s.slow = append(s.slow, buf)
 			took = s.c.opts.Flights.Now() - s.began
 		case failed:
@@ -254,6 +254,7 @@ type forward struct {
 	m     mutation
 	call  message.Call
 	sent  time.Duration
+	span  uint64
 	p     ring.Partition
 	g     *Group
 	tried mask
@@ -266,10 +267,7 @@ func (s *Session) mutate(p ring.Partition, g *Group, op *record.Op, hash uint64,
 	s.muts = append(s.muts, f)
 	f.m = mutation{op: *op, hash: hash, deadline: deadline, attempts: f.m.attempts[:0], value: f.m.value[:0], done: f,
 		began: s.began, steps: f.m.steps[:0]}
-	if s.c.opts.Flights.Sample() {
-		f.m.context = flight.NewContext()
-		f.m.context.Sample()
-	}
+	f.m.context = sample(s.c.opts.Flights, s.began)
 	f.s, f.p, f.g, f.tried = s, p, g, 0
 	f.dispatch(alone)
 	return f
@@ -300,7 +298,8 @@ func (f *forward) dispatch(inline bool) bool {
 		if f.sent = fl.Now(); f.m.context == (flight.Context{}) {
 			f.m.context = flight.NewContext()
 		}
-		f.call.Trace = f.m.context
+		f.span = flight.Span()
+		f.call.Trace = f.m.context.From(f.span)
 	}
 	r := f.g.members[i].replica
 	r.Send(&f.call)
@@ -317,7 +316,7 @@ func (f *forward) Done(call *message.Call) {
 	rep := call.Reply
 	call.Reply = message.Reply{} // its slices are the link's
 	if fl := f.s.c.opts.Flights; fl != nil && len(f.m.steps) < maxSteps {
-		f.m.steps = append(f.m.steps, flight.Step{Node: f.g.members[call.Index].id, Kind: message.Mutate, Sent: f.sent - f.m.began,
+		f.m.steps = append(f.m.steps, flight.Step{Node: f.g.members[call.Index].id, Kind: message.Mutate, Sent: f.sent - f.m.began, Span: f.span,
 			Answer: flight.Answer{At: fl.Now() - f.m.began, Timing: rep.Timing, Status: rep.Status}})
 	}
 	switch {

@@ -2,9 +2,14 @@ package repair
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"kai/node/flight"
 	"kai/node/message"
 	"kai/node/ring"
 )
@@ -50,7 +55,7 @@ func (r *Repairer) handOff(ctx context.Context, id ring.NodeID) {
 		if batch = r.due(id, batch); len(batch) == 0 {
 			continue
 		}
-		if !r.tell(id, batch) {
+		if !r.tell(ctx, id, batch) {
 			return
 		}
 		sleep(ctx, handoffRest*time.Since(began))
@@ -84,13 +89,20 @@ func (r *Repairer) due(id ring.NodeID, batch []hint) (due []hint) {
 }
 
 // tell sends hints to a peer and waits until it has looked at them. false: it takes no more now.
-func (r *Repairer) tell(id ring.NodeID, batch []hint) bool {
+func (r *Repairer) tell(ctx context.Context, id ring.NodeID, batch []hint) bool {
+	var links []trace.Link
+	for _, x := range batch {
+		if x.by != (flight.Context{}) {
+			links = append(links, trace.Link{SpanContext: x.by.Remote()})
+		}
+	}
+	ctx, end := flight.Work(ctx, "hints", "", links, attribute.String("kai.peer.id", string(id)), attribute.Int("kai.hints", len(batch)))
 	var items []byte
 	for _, x := range batch {
 		items = message.AppendItem(items, message.Item{Epoch: r.o.Configuration(x.p).Epoch, Key: []byte(x.key)})
 	}
-	reply := r.send(id, message.Request{Kind: message.Hints, Key: []byte(r.o.Self), Items: items})
-	rest := reply.Items
+	reply := r.send(id, message.Request{Kind: message.Hints, Key: []byte(r.o.Self), Items: items, Trace: flight.Of(ctx)})
+	rest, taken := reply.Items, 0
 	for _, x := range batch {
 		s := reply.Status
 		if s == message.OK {
@@ -103,6 +115,7 @@ func (r *Repairer) tell(id ring.NodeID, batch []hint) bool {
 		}
 		switch s {
 		case message.OK:
+			taken++
 			r.o.Hints.counters.HandedOff.Add(1)
 		case message.Corrupt, message.Invalid, message.NotReplica:
 			r.o.Hints.counters.Forgotten.Add(1) // another time it would be the same
@@ -110,5 +123,10 @@ func (r *Repairer) tell(id ring.NodeID, batch []hint) bool {
 			r.o.Hints.putBack(id, x)
 		}
 	}
-	return reply.Status == message.OK
+	var failed error
+	if reply.Status != message.OK {
+		failed = fmt.Errorf("answered %s", reply.Status)
+	}
+	end(failed, attribute.Int("kai.hints.handed_off", taken))
+	return failed == nil
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"kai/node/flight"
 	"kai/node/ring"
 )
 
@@ -15,7 +16,7 @@ const (
 	MaxHints     = 65_536
 	MaxHintBytes = 8 << 20
 	// hintBytes is what a hint takes beside its key.
-	hintBytes = 64
+	hintBytes = 96
 )
 
 // Hints remembers which keys which peers missed: keys, not values, because what a peer needs when it is back is
@@ -41,7 +42,7 @@ type HintCounters struct {
 
 // missed is one peer's hints.
 type missed struct {
-	keys map[string]ring.Partition
+	keys map[string]missing
 	room
 }
 
@@ -52,9 +53,15 @@ func (r *room) add(key string, sign int) {
 	r.keys, r.bytes = r.keys+sign, r.bytes+sign*(hintBytes+len(key))
 }
 
+// missing is where a key lies, and the write that a peer missed.
+type missing struct {
+	p  ring.Partition
+	by flight.Context // zero: nobody keeps it
+}
+
 // hint is one key that a peer missed.
 type hint struct {
-	p   ring.Partition
+	missing
 	key string
 }
 
@@ -63,8 +70,8 @@ func NewHints(maxKeys, maxBytes int) *Hints {
 	return &Hints{maxKeys: maxKeys, maxBytes: maxBytes, wake: make(chan struct{}, 1), peers: map[ring.NodeID]*missed{}}
 }
 
-// Missed keeps a hint, unless the same is there already. It copies key, and does not block.
-func (h *Hints) Missed(p ring.Partition, peer ring.NodeID, key []byte) {
+// Missed keeps a hint, unless the same is there already. by is the write's context, or zero. It copies key, and does not block.
+func (h *Hints) Missed(p ring.Partition, peer ring.NodeID, key []byte, by flight.Context) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if m := h.peers[peer]; m != nil {
@@ -72,7 +79,7 @@ func (h *Hints) Missed(p ring.Partition, peer ring.NodeID, key []byte) {
 			return
 		}
 	}
-	if h.add(peer, hint{p, string(key)}) {
+	if h.add(peer, hint{missing{p, by}, string(key)}) {
 		h.counters.Added.Add(1)
 	}
 }
@@ -81,7 +88,7 @@ func (h *Hints) Missed(p ring.Partition, peer ring.NodeID, key []byte) {
 func (h *Hints) add(peer ring.NodeID, x hint) bool {
 	m := h.peers[peer]
 	if m == nil {
-		m = &missed{keys: map[string]ring.Partition{}}
+		m = &missed{keys: map[string]missing{}}
 	}
 	all, own := h.all, m.room
 	all.add(x.key, 1)
@@ -91,7 +98,7 @@ func (h *Hints) add(peer ring.NodeID, x hint) bool {
 		return false
 	}
 	h.peers[peer], h.all, m.room = m, all, own
-	m.keys[x.key] = x.p
+	m.keys[x.key] = x.missing
 	return true
 }
 
@@ -121,8 +128,8 @@ func (h *Hints) list(peer ring.NodeID) []hint {
 	var all []hint
 	if m := h.peers[peer]; m != nil {
 		all = make([]hint, 0, len(m.keys))
-		for key, p := range m.keys {
-			all = append(all, hint{p, key})
+		for key, of := range m.keys {
+			all = append(all, hint{of, key})
 		}
 	}
 	h.mu.Unlock()

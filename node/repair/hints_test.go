@@ -9,13 +9,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"kai/node/flight"
 	"kai/node/message"
 	"kai/node/ring"
 )
 
 func (h *Hints) fill(peer ring.NodeID, from, n int) {
 	for i := range n {
-		h.Missed(ring.Partition((from+i)%3), peer, fmt.Appendf(nil, "key-%04d", from+i))
+		h.Missed(ring.Partition((from+i)%3), peer, fmt.Appendf(nil, "key-%04d", from+i), flight.Context{})
 	}
 }
 
@@ -80,7 +81,7 @@ func TestBounds(t *testing.T) {
 	h = NewHints(1000, 10*(hintBytes+100))
 	long := strings.Repeat("k", 98)
 	for i := range 10 {
-		h.Missed(0, "a", fmt.Appendf(nil, "%s%02d", long, i))
+		h.Missed(0, "a", fmt.Appendf(nil, "%s%02d", long, i), flight.Context{})
 	}
 	h.want(t, "half of the bytes", 5, 5, 5)
 	h.fill("b", 0, 100)
@@ -92,8 +93,8 @@ func TestBounds(t *testing.T) {
 // A hint that is there already costs nothing: while a peer is away the same keys are written over and over.
 func TestKnownHintsAllocateNothing(t *testing.T) {
 	h, key := NewHints(100, 1<<20), []byte("a key of some thirty-two bytes..")
-	h.Missed(0, "a", key)
-	if n := testing.AllocsPerRun(100, func() { h.Missed(0, "a", key) }); n != 0 {
+	h.Missed(0, "a", key, flight.Context{})
+	if n := testing.AllocsPerRun(100, func() { h.Missed(0, "a", key, flight.Context{}) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }

@@ -14,6 +14,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+
+	"kai/node/flight"
 	"kai/node/message"
 	"kai/node/record"
 	"kai/node/ring"
@@ -235,7 +238,11 @@ func (r *Repairer) compare(ctx context.Context, p ring.Partition, c ring.Configu
 	if diverged == 0 {
 		return 0, nil
 	}
-	return diverged, r.take(ctx, p, c, id, leaves)
+	taken, reconciled := r.counters.Taken.Load(), r.counters.Reconciled.Load()
+	ctx, end := flight.Work(ctx, "repair", "", nil, attribute.Int("kai.partition", int(p)), attribute.String("kai.peer.id", string(id)), attribute.Int("kai.diverged_leaves", diverged))
+	err = r.take(ctx, p, c, id, leaves)
+	end(err, attribute.Int64("kai.records.taken", int64(r.counters.Taken.Load()-taken)), attribute.Int64("kai.records.reconciled", int64(r.counters.Reconciled.Load()-reconciled)))
+	return diverged, err
 }
 
 // sums asks a replica for its sums; nil if they are the same as own.
@@ -259,7 +266,7 @@ func (r *Repairer) sums(p ring.Partition, c ring.Configuration, id ring.NodeID, 
 func (r *Repairer) take(ctx context.Context, p ring.Partition, c ring.Configuration, id ring.NodeID, leaves message.LeafSet) error {
 	var after []byte
 	for ctx.Err() == nil {
-		reply := r.send(id, message.Request{Kind: message.Transfer, Partition: p, Epoch: c.Epoch, Key: after, Items: leaves[:]})
+		reply := r.send(id, message.Request{Kind: message.Transfer, Partition: p, Epoch: c.Epoch, Key: after, Items: leaves[:], Trace: flight.Of(ctx)})
 		rows, more, ok := message.OpenPage(reply.Items)
 		if reply.Status != message.OK || !ok {
 			return fmt.Errorf("records of node %s: %s", id, reply.Status)

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kai/node"
+	"kai/node/flight"
 	"kai/telemetry"
 )
 
@@ -61,7 +62,7 @@ func (a app) runNode(ctx context.Context, c node.Config, hints bool) error {
 	logger := telemetry.NewLogger(a.stderr, telemetry.LogOptions{Text: c.LogFormat == node.LogText, Level: c.LogLevel})
 	var spans telemetry.Spans
 	shutdown, err := telemetry.Start(ctx, telemetry.Options{
-		IDs: node.SpanIDs, Spans: &spans, Service: "kai", Version: a.version, Logger: logger, Getenv: func(name string) string { return a.environ[name] },
+		IDs: flight.SpanIDs, Spans: &spans, Service: "kai", Version: a.version, Logger: logger, Getenv: func(name string) string { return a.environ[name] },
 	})
 	if err != nil {
 		return failed{exitFailure, err}

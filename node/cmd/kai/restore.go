@@ -7,9 +7,12 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 
 	"kai/backup"
 	"kai/node/console"
+	"kai/node/flight"
 	"kai/node/ring"
 )
 
@@ -44,7 +47,7 @@ Exit codes: 0 done; 1 failed, or partitions were left out; 2 wrong usage; 3 no n
 	cmd.Flags().BoolVar(&older, "older", false, "take a snapshot that is not the cluster's newest; deleted keys may come back")
 	cmd.Flags().BoolVar(&overwrite, "overwrite", false, "go back to the snapshot: over newer values and deletions, too")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		ctx := cmd.Context()
+		ctx := a.traced(cmd.Context())
 		b, m, err := a.openSnapshot(ctx, q, args)
 		if err != nil {
 			return err
@@ -121,6 +124,15 @@ Exit codes: 0 done; 1 failed, or partitions were left out; 2 wrong usage; 3 no n
 		return nil
 	}
 	return cmd
+}
+
+// traced has what nodes are asked for be one trace: that of TRACEPARENT, if a job that is traced itself has set it, else a new one.
+func (a app) traced(ctx context.Context) context.Context {
+	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": a.environ["TRACEPARENT"]})
+	if trace.SpanContextFromContext(ctx).IsValid() {
+		return ctx
+	}
+	return trace.ContextWithRemoteSpanContext(ctx, flight.NewContext().Remote())
 }
 
 // shownRestore is what restore prints.
