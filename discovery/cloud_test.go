@@ -184,7 +184,7 @@ func TestHere(t *testing.T) {
 	}
 	t.Run("aws", func(t *testing.T) {
 		inAWS(t).Throttle(1)
-		if p, err := Here(t.Context(), "dns:kai:1;aws:asg=group"); err != nil || p != (Place{"i-1", "xx-test-1a"}) {
+		if p, err := Here(t.Context(), "dns:kai:1;aws:asg=group"); err != nil || p != (Place{"i-1", "xx-test-1a", "aws"}) {
 			t.Errorf("%+v, %v", p, err)
 		}
 		t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1")
@@ -196,7 +196,7 @@ func TestHere(t *testing.T) {
 	})
 	t.Run("gce", func(t *testing.T) {
 		newFakeGCE(t)
-		if p, err := Here(t.Context(), "gce:group=kai"); err != nil || p != (Place{"1", "a"}) {
+		if p, err := Here(t.Context(), "gce:group=kai"); err != nil || p != (Place{"1", "a", "gcp"}) {
 			t.Errorf("%+v, %v", p, err)
 		}
 	})
@@ -260,5 +260,16 @@ func TestDeparture(t *testing.T) {
 	a.Interrupt("i-1", by)
 	if d = AwaitDeparture(t.Context(), "aws:asg=kai", report); d == nil || !d.By.Equal(by) || !strings.Contains(d.Why, "spot") {
 		t.Errorf("%+v", d)
+	}
+}
+
+func TestRegion(t *testing.T) {
+	for _, tt := range []struct{ cloud, zone, region string }{
+		{"aws", "us-east-1a", "us-east-1"}, {"aws", "us-gov-west-1b", "us-gov-west-1"}, {"aws", "us-west-2-lax-1a", "us-west-2"}, {"aws", "rack7", ""},
+		{"gcp", "europe-west1-b", "europe-west1"}, {"gcp", "a", ""}, {"", "us-east-1a", ""},
+	} {
+		if got := (Place{Cloud: tt.cloud, Zone: tt.zone}).Region(); got != tt.region {
+			t.Errorf("%s %s is of %q, not %q", tt.cloud, tt.zone, got, tt.region)
+		}
 	}
 }

@@ -239,7 +239,7 @@ func (n *node) snapshot(ctx context.Context, d *dataPath, b *backup.Bucket, id s
 		Bucket: b, Cluster: d.founding.ClusterID, Node: string(n.identity.Node), Partitions: d.founding.Partitions, Leaves: BackupLeaves,
 		Source: snapshotSource{d}, Patience: BackupPatience, Look: backupLook, Leave: n.leaves, Logger: n.log,
 	})
-	ctx, end := flight.Work(ctx, "snapshot", "snapshot "+id, nil, attribute.String("kai.snapshot", id), attribute.String("kai.node.id", string(n.identity.Node)))
+	ctx, end := flight.Work(ctx, "snapshot", "snapshot "+d.founding.ClusterID+" "+id, nil, attribute.String("kai.snapshot", id), attribute.String("kai.node.id", string(n.identity.Node)))
 	began := time.Now()
 	d.backups.taking.Store(true)
 	defer d.backups.taking.Store(false)

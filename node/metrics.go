@@ -1,13 +1,19 @@
 package node
 
 import (
+	"encoding/hex"
+	"maps"
 	"runtime"
+	"slices"
+	"strconv"
 	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"kai/node/flight"
 	"kai/node/memcache"
+	"kai/node/store"
 )
 
 // metric is one name at /metrics. Those with a stat show a number of stats; the others have labels, or only make sense over time.
@@ -56,7 +62,7 @@ var metrics = []metric{
 	{name: "folded_mutations_total", stat: "folded_mutations", kind: counter, help: "Mutations that shared the round of another one of the same key."},
 	{name: "unreachable_partitions", stat: "unreachable_partitions", kind: gauge, help: "Partitions of which no quorum is reachable from this node now."},
 
-	{name: "requests_kept_total", kind: counter, labels: []string{"class"}, help: "Requests kept for kai trace: slow, failed, or diverged."},
+	{name: "requests_kept_total", kind: counter, labels: []string{"class"}, help: "Requests kept for kai trace, by class: slow, failed, diverged, sampled, hinted."},
 	{name: "spans_ended_total", kind: counter, help: "Spans made of kept requests for export by OTLP."},
 	{name: "spans_exported_total", kind: counter, help: "Spans that a collector has taken."},
 	{name: "spans_failed_total", kind: counter, help: "Spans that no collector took. What has ended and is neither waits, or was dropped because the queue was full."},
@@ -108,6 +114,7 @@ var metrics = []metric{
 	{name: "store_batches_total", stat: "store_batches", kind: counter, help: "Writes to the log; each has the entries that came meanwhile."},
 	{name: "store_syncs_total", stat: "store_syncs", kind: counter, help: "Waits for the disk."},
 	{name: "store_sync_seconds_total", stat: "store_sync_micros", scale: 1e-6, kind: counter, help: "How long those took, in all."},
+	{name: "store_sync_duration_seconds", kind: histogram, help: "Waits for the disk, by how long they took: a histogram. An acknowledgement under KAI_DURABILITY=always has one in it, at each of W nodes."},
 	{name: "store_log_bytes_total", stat: "store_log_bytes", kind: counter, help: "Bytes written to the log."},
 	{name: "store_applied_total", stat: "store_applied", kind: counter, help: "Rows moved from the log to the table."},
 	{name: "store_stalls_total", stat: "store_stalls", kind: counter, help: "Waits of commits for the table."},
@@ -116,6 +123,9 @@ var metrics = []metric{
 	{name: "store_corrupt_total", stat: "store_corrupt", kind: counter, help: "Damaged records met on the disk, by whatever read them."},
 	{name: "store_overlay_bytes", stat: "store_overlay_bytes", kind: gauge, help: "Memory of what is not in the table yet."},
 	{name: "store_segments", stat: "store_segments", kind: gauge, help: "Files of the log that the table does not have yet."},
+	{name: "store_level_bytes", kind: gauge, labels: []string{"level"}, help: "Size of a level of the table (Badger)."},
+	{name: "store_level_files", kind: gauge, labels: []string{"level"}, help: "Files of a level of the table."},
+	{name: "store_level_score", kind: gauge, labels: []string{"level"}, help: "How full a level is; above 1 it waits for compaction."},
 	{name: "store_failed", kind: gauge, help: "1 once the disk has failed: this node does not vote any more."},
 	{name: "store_full", kind: gauge, help: "1 while the disk is so full that writes are refused."},
 	{name: "disk_size_bytes", kind: gauge, help: "Size of the file system of the data directory."},
@@ -202,7 +212,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	}
 	emit("requests_not_exported_total", float64(c.n.notExported.Load()))
 	c.cluster(emit)
-	c.disk(emit)
+	c.disk(emit, to)
 	for _, link := range c.n.links.sorted() {
 		s, peer := link.Stats(), string(link.Node())
 		emit("peer_up", one(link.Healthy()), peer)
@@ -226,7 +236,7 @@ func one(b bool) float64 {
 }
 
 func (c *collector) clients(emit func(string, float64, ...string), to chan<- prometheus.Metric) {
-	s := c.n.clients
+	s, examples := c.n.clients, c.examples()
 	s.Latencies(func(command, outcome string, buckets []uint64, sum float64) {
 		upTo, count := map[float64]uint64{}, uint64(0)
 		for b, n := range buckets {
@@ -234,7 +244,14 @@ func (c *collector) clients(emit func(string, float64, ...string), to chan<- pro
 				upTo[memcache.LatencyBounds[b]] = count
 			}
 		}
-		to <- prometheus.MustNewConstHistogram(c.descs["command_duration_seconds"], count, sum, upTo, command, outcome)
+		m := prometheus.MustNewConstHistogram(c.descs["command_duration_seconds"], count, sum, upTo, command, outcome)
+		if e := examples[[2]string{command, outcome}]; len(e) > 0 {
+			// Who asks for the old format does not see them.
+			if with, err := prometheus.NewMetricWithExemplars(m, slices.Collect(maps.Values(e))...); err == nil {
+				m = with
+			}
+		}
+		to <- m
 	})
 	emit("connections", float64(s.Connections()))
 	names := map[string]string{"total_connections": "connections_total", "rejected_connections": "connections_rejected_total",
@@ -244,6 +261,26 @@ func (c *collector) clients(emit func(string, float64, ...string), to chan<- pro
 			emit(name, float64(v))
 		}
 	})
+}
+
+// examples are kept requests of clients, by command and outcome, and by their bucket: of each the newest. They cost nothing until somebody asks.
+func (c *collector) examples() map[[2]string]map[int]prometheus.Exemplar {
+	all := map[[2]string]map[int]prometheus.Exemplar{}
+	c.n.flights.Each(func(f *flight.Flight) {
+		if f.Forwarded {
+			return
+		}
+		of := [2]string{f.Op.String(), memcache.OutcomeOf(f.Status)}
+		if all[of] == nil {
+			all[of] = map[int]prometheus.Exemplar{}
+		}
+		took := f.Took.Seconds()
+		bucket, _ := slices.BinarySearch(memcache.LatencyBounds[:], took)
+		if at := f.Began.Add(f.Took); at.After(all[of][bucket].Timestamp) {
+			all[of][bucket] = prometheus.Exemplar{Value: took, Timestamp: at, Labels: prometheus.Labels{"trace_id": f.Trace(), "span_id": hex.EncodeToString(f.Context[16:24])}}
+		}
+	})
+	return all
 }
 
 func (c *collector) cluster(emit func(string, float64, ...string)) {
@@ -270,9 +307,23 @@ func (c *collector) cluster(emit func(string, float64, ...string)) {
 	emit("node_info", 1, string(c.n.identity.Node), c.n.cfg.Cluster, c.n.cfg.Zone, c.n.opts.Version, runtime.Version())
 }
 
-func (c *collector) disk(emit func(string, float64, ...string)) {
+func (c *collector) disk(emit func(string, float64, ...string), to chan<- prometheus.Metric) {
 	emit("store_failed", one(c.n.storeFault.Load() != nil))
-	emit("store_full", one(c.n.store.Stats().Full))
+	stats := c.n.store.Stats()
+	emit("store_full", one(stats.Full))
+	for _, l := range c.n.store.Levels() {
+		level := strconv.Itoa(l.Level)
+		emit("store_level_bytes", float64(l.Bytes), level)
+		emit("store_level_files", float64(l.Tables), level)
+		emit("store_level_score", l.Score, level)
+	}
+	upTo, count := map[float64]uint64{}, uint64(0)
+	for i, n := range stats.SyncBuckets {
+		if count += uint64(n); i < len(store.SyncBounds) {
+			upTo[store.SyncBounds[i].Seconds()] = count
+		}
+	}
+	to <- prometheus.MustNewConstHistogram(c.descs["store_sync_duration_seconds"], count, stats.SyncTime.Seconds(), upTo)
 	var fs syscall.Statfs_t
 	if syscall.Statfs(c.n.cfg.DataDir, &fs) == nil {
 		emit("disk_size_bytes", float64(fs.Blocks)*float64(fs.Bsize))

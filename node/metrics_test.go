@@ -6,10 +6,14 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"kai/node/flight"
+	"kai/node/memcache"
 	"kai/node/placement"
+	"kai/node/record"
 	"kai/node/ring"
 )
 
@@ -71,8 +75,32 @@ func TestStatsAreMetrics(t *testing.T) {
 	source{n}.Metrics().ServeHTTP(got, httptest.NewRequest("GET", "/metrics", nil))
 	body := got.Body.String()
 	for _, m := range metrics {
-		if len(m.labels) == 0 && !strings.Contains(body, "\nkai_"+m.name+" ") {
+		if len(m.labels) == 0 && m.kind != histogram && !strings.Contains(body, "\nkai_"+m.name+" ") || m.kind == histogram && len(m.labels) == 0 && !strings.Contains(body, "\nkai_"+m.name+"_count ") {
 			t.Errorf("kai_%s is not served", m.name)
+		}
+	}
+}
+
+// The newest kept request of each bucket is its exemplar; what was run for another node is that node's.
+func TestExemplars(t *testing.T) {
+	n := &node{flights: flight.New(flight.Options{Slow: time.Millisecond})}
+	add := func(took time.Duration, s record.Status, forwarded bool) string {
+		f := &flight.Flight{Context: flight.NewContext(), Took: took, Op: record.Get, Status: s, Class: flight.Slow | flight.Diverged, Forwarded: forwarded}
+		n.flights.Add(f, n.flights.Now(), 1)
+		return f.Trace()
+	}
+	add(3*time.Millisecond, record.NotFound, false)
+	newer, other, found := add(4*time.Millisecond, record.NotFound, false), add(30*time.Millisecond, record.NotFound, false), add(2*time.Second, record.Found, false)
+	add(time.Minute, record.Found, true)
+	got := map[string]bool{}
+	for of, buckets := range (&collector{n: n}).examples() {
+		for bucket, e := range buckets {
+			got[fmt.Sprint(of, memcache.LatencyBounds[bucket], e.Labels["trace_id"], e.Value)] = true
+		}
+	}
+	for _, want := range []string{"[get miss] 0.005" + newer + "0.004", "[get miss] 0.05" + other + "0.03", "[get ok] 2" + found + "2"} {
+		if !got[want] || len(got) != 3 {
+			t.Errorf("%s is not among %v", want, got)
 		}
 	}
 }

@@ -36,6 +36,7 @@ type node struct {
 	opts     Options
 	log      *slog.Logger
 	identity identity
+	place    discovery.Place // as the cloud has told; zero if it was not asked
 	started  time.Time
 
 	bucket     *keptBucket // nil: there is none
@@ -110,6 +111,11 @@ func Run(ctx context.Context, cfg Config, opts Options) error {
 	}
 	if err := n.open(ctx); err != nil {
 		return err
+	}
+	if opts.Identified != nil {
+		if err := opts.Identified(Self{ID: string(n.identity.Node), Cluster: cfg.Cluster, Zone: n.cfg.Zone, Place: n.place, Metrics: newRegistry(n)}); err != nil {
+			return errors.Join(err, n.store.Close())
+		}
 	}
 	listeners, err := n.listen()
 	if err != nil {

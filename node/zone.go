@@ -33,7 +33,7 @@ func (n *node) learnZone(ctx context.Context) error {
 	case place == discovery.Place{}:
 		return nil
 	}
-	n.cfg.Zone = place.Zone
+	n.cfg.Zone, n.place = place.Zone, place
 	n.log.Info("where this node is", "instance", place.Instance, "zone", place.Zone)
 	if n.identity.Zone == place.Zone {
 		return nil

@@ -9,8 +9,11 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc"
+	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 )
@@ -18,32 +21,57 @@ import (
 // Spans counts spans on their way out. What has ended and is neither exported nor failed waits in the SDK's queue, or was dropped because that was full.
 type Spans struct{ Ended, Exported, Failed atomic.Uint64 }
 
-// newExporter makes the exporter that OpenTelemetry's variables ask for; nil: none. It connects to nothing yet. The exporter itself reads the rest of the
-// OTEL_EXPORTER_OTLP_ variables from the process.
-func newExporter(ctx context.Context, getenv func(string) string) (sdktrace.SpanExporter, error) {
+// protocol is how OpenTelemetry's variables want a signal, TRACES or METRICS, exported: http/protobuf or grpc; "": not at all.
+func protocol(getenv func(string) string, signal string) (string, error) {
 	get := func(names ...string) (value string) {
 		for _, name := range names {
 			value = cmp.Or(value, strings.TrimSpace(getenv(name)))
 		}
 		return value
 	}
-	switch which := get("OTEL_TRACES_EXPORTER"); which {
+	which := "OTEL_" + signal + "_EXPORTER"
+	switch value := get(which); value {
 	case "none":
-		return nil, nil
+		return "", nil
 	case "", "otlp":
 	default:
-		return nil, fmt.Errorf("telemetry: OTEL_TRACES_EXPORTER=%q: this build knows otlp and none", which)
+		return "", fmt.Errorf("telemetry: %s=%q: this build knows otlp and none", which, value)
 	}
-	if get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT") == "" {
-		return nil, nil // the default, a collector on this machine, would be asked for ever where there is none
+	if get("OTEL_EXPORTER_OTLP_"+signal+"_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT") == "" {
+		return "", nil // the default, a collector on this machine, would be asked for ever where there is none
 	}
-	switch protocol := get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"); protocol {
+	switch value := get("OTEL_EXPORTER_OTLP_"+signal+"_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"); value {
 	case "", "http/protobuf":
-		return otlptracehttp.New(ctx)
+		return "http/protobuf", nil
+	case "grpc":
+		return value, nil
+	default:
+		return "", fmt.Errorf("telemetry: OTEL_EXPORTER_OTLP_PROTOCOL=%q: this build knows http/protobuf and grpc", value)
+	}
+}
+
+// newSpanExporter makes the exporter that OpenTelemetry's variables ask for; nil: none. It connects to nothing yet. The exporter itself reads the rest of the
+// OTEL_EXPORTER_OTLP_ variables from the process.
+func newSpanExporter(ctx context.Context, getenv func(string) string) (sdktrace.SpanExporter, error) {
+	switch how, err := protocol(getenv, "TRACES"); how {
 	case "grpc":
 		return otlptracegrpc.New(ctx)
+	case "":
+		return nil, err
 	default:
-		return nil, fmt.Errorf("telemetry: OTEL_EXPORTER_OTLP_PROTOCOL=%q: this build knows http/protobuf and grpc", protocol)
+		return otlptracehttp.New(ctx)
+	}
+}
+
+// newMetricExporter is newSpanExporter for metrics.
+func newMetricExporter(ctx context.Context, getenv func(string) string) (sdkmetric.Exporter, error) {
+	switch how, err := protocol(getenv, "METRICS"); how {
+	case "grpc":
+		return otlpmetricgrpc.New(ctx)
+	case "":
+		return nil, err
+	default:
+		return otlpmetrichttp.New(ctx)
 	}
 }
 

@@ -1,7 +1,7 @@
 // Package telemetry starts and stops the OpenTelemetry SDK, and makes the logger of a process. It
 // imports nothing of Kai; everything else of Kai uses the OpenTelemetry API only.
 //
-// Spans go where OpenTelemetry's own variables say, over OTLP; without an endpoint nowhere.
+// Spans and metrics go where OpenTelemetry's own variables say, over OTLP; without an endpoint nowhere.
 package telemetry
 
 import (
@@ -11,9 +11,11 @@ import (
 	"log/slog"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/propagation"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
@@ -24,6 +26,10 @@ type Options struct {
 	// Service and Version become service.name and service.version, unless OTEL_SERVICE_NAME or
 	// OTEL_RESOURCE_ATTRIBUTES say otherwise.
 	Service, Version string
+	// Attributes are more of the resource's; what the environment says wins here, too.
+	Attributes []attribute.KeyValue
+	// Metrics, if not nil, are exported by OTLP, as Prometheus would read them, exemplars included.
+	Metrics prometheus.Gatherer
 	// Getenv looks a variable of the environment up: OTEL_SDK_DISABLED and the OTLP endpoints. The SDK
 	// itself reads the rest (OTEL_TRACES_SAMPLER, OTEL_RESOURCE_ATTRIBUTES, …) from the process.
 	Getenv func(string) string
@@ -48,7 +54,7 @@ func Start(ctx context.Context, o Options) (shutdown func(context.Context) error
 	if o.Spans == nil {
 		o.Spans = new(Spans)
 	}
-	exporter, err := newExporter(ctx, o.Getenv)
+	exporter, err := newSpanExporter(ctx, o.Getenv)
 	if err != nil {
 		return nothing, err
 	}
@@ -72,8 +78,16 @@ func Start(ctx context.Context, o Options) (shutdown func(context.Context) error
 	}))
 	otel.SetTracerProvider(provider)
 	otel.SetTextMapPropagator(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}))
+	stop := provider.Shutdown
+	if metrics, err := newMetricExporter(ctx, o.Getenv); err != nil {
+		return provider.Shutdown, err
+	} else if metrics != nil && o.Metrics != nil {
+		reader := sdkmetric.NewPeriodicReader(metrics, sdkmetric.WithProducer(newProducer(o.Metrics)))
+		meters := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader), sdkmetric.WithResource(res))
+		stop = func(ctx context.Context) error { return errors.Join(meters.Shutdown(ctx), provider.Shutdown(ctx)) }
+	}
 	return func(ctx context.Context) error {
-		if err := provider.Shutdown(ctx); err != nil {
+		if err := stop(ctx); err != nil {
 			return fmt.Errorf("stop telemetry: %w", err)
 		}
 		return nil
@@ -83,7 +97,7 @@ func Start(ctx context.Context, o Options) (shutdown func(context.Context) error
 // describe makes the resource; what the environment says wins over o.
 func describe(ctx context.Context, o Options) (*resource.Resource, error) {
 	res, err := resource.New(ctx,
-		resource.WithAttributes(attribute.String("service.name", o.Service), attribute.String("service.version", o.Version)),
+		resource.WithAttributes(attribute.String("service.name", o.Service), attribute.String("service.version", o.Version)), resource.WithAttributes(o.Attributes...), resource.WithHost(),
 		resource.WithTelemetrySDK(), resource.WithFromEnv())
 	if errors.Is(err, resource.ErrPartialResource) {
 		o.Logger.Warn("telemetry: part of the resource is unknown", "error", err)

@@ -8,7 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
@@ -120,5 +122,28 @@ func TestLoggerWithholdsWhatClientsStore(t *testing.T) {
 		if out := log.String(); strings.Contains(out, "secret") || !strings.Contains(out, "partition") {
 			t.Error(out)
 		}
+	}
+}
+
+// What Prometheus would read comes by OTLP, with exemplars that name traces in bytes.
+func TestProducer(t *testing.T) {
+	h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "took_seconds", Help: "How long it took.", Buckets: []float64{1, 2}})
+	h.(prometheus.ExemplarObserver).ObserveWithExemplar(1.5, prometheus.Labels{"trace_id": "000102030405060708090a0b0c0d0e0f", "span_id": "0001020304050607"})
+	r := prometheus.NewRegistry()
+	r.MustRegister(h)
+	scopes, err := newProducer(r).Produce(t.Context())
+	if err != nil || len(scopes) != 1 || len(scopes[0].Metrics) != 1 {
+		t.Fatalf("%v, %v", scopes, err)
+	}
+	data, ok := scopes[0].Metrics[0].Data.(metricdata.Histogram[float64])
+	if !ok || len(data.DataPoints) != 1 || data.DataPoints[0].Count != 1 || len(data.DataPoints[0].Exemplars) != 1 {
+		t.Fatalf("%+v", scopes[0].Metrics[0])
+	}
+	e := data.DataPoints[0].Exemplars[0]
+	if len(e.TraceID) != 16 || e.TraceID[15] != 15 || len(e.SpanID) != 8 || e.SpanID[7] != 7 || e.Value != 1.5 {
+		t.Errorf("%+v", e)
+	}
+	if id([]byte("no id"), 8) != nil || len(id(make([]byte, 8), 8)) != 8 {
+		t.Error("ids that are none")
 	}
 }

@@ -287,6 +287,22 @@ func (r *Recorder) Recent(c Class, limit int) (recent []*Flight) {
 	return recent
 }
 
+// Each calls fn with the flights that are remembered, in no order, those of several classes more than once.
+func (r *Recorder) Each(fn func(*Flight)) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	var all []*Flight
+	for i := range classes {
+		all = append(all, r.rings[i]...)
+	}
+	r.mu.Unlock()
+	for _, f := range all {
+		fn(f)
+	}
+}
+
 // Counts emits, by class, how many were kept since the start, and how many were not because there were too many.
 func (r *Recorder) Counts(emit func(class string, kept, dropped uint64)) {
 	if r == nil {

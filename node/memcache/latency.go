@@ -59,6 +59,9 @@ func outcomeOf(s record.Status) outcome {
 	}
 }
 
+// OutcomeOf is the name that Latencies has for the outcome of operations with that status.
+func OutcomeOf(s record.Status) string { return outcomeNames[outcomeOf(s)] }
+
 // latencies are how long operations took, by kind and outcome.
 type latencies [numKinds][numOutcomes]latency
 

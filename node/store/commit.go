@@ -153,8 +153,7 @@ func (s *Store) syncWritten() error {
 	if err := seg.file.Sync(); err != nil {
 		return s.fail("sync "+segmentName(seg.seq), err)
 	}
-	s.counts.syncs.Add(1)
-	s.counts.syncNanos.Add(int64(time.Since(started)))
+	s.counts.synced(time.Since(started))
 	s.durable = s.written
 	s.liveMu.Lock()
 	s.synced = s.durable

@@ -106,6 +106,15 @@ func badgerOptions(dir string, o *Options) badger.Options {
 	return bo.WithValueThreshold(min(1<<20, o.MemTableBytes/10))
 }
 
+func (t *BadgerTable) levels() (all []Level) {
+	db := t.use()
+	defer db.release()
+	for _, l := range db.Levels() {
+		all = append(all, Level{l.Level, l.NumTables, l.Size, l.Score})
+	}
+	return all
+}
+
 // Get implements Table.
 func (t *BadgerTable) Get(dst, key []byte) (value []byte, found bool, err error) {
 	db := t.use()

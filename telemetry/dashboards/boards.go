@@ -56,18 +56,21 @@ var boards = map[string]board{
 		{title: "Refusals of replicas", unit: "ops", queries: []query{
 			{rate("kai_replica_nacks_total", ""), "a higher ballot"}, {rate("kai_replica_wrong_epochs_total", ""), "another configuration"}, {rate("kai_replica_clock_rejects_total", ""), "clock"}}},
 		{title: "Not decided", unit: "ops", queries: []query{{rate("kai_unavailable_total", ""), "unavailable"}, {rate("kai_outcomes_unknown_total", ""), "unknown"}, {rate("kai_seals_total", ""), "sealed"}}},
+		{title: "Requests kept for kai trace", unit: "ops", about: "By what made them worth it. A request of several classes counts in each.", queries: []query{{rate("kai_requests_kept_total", "class"), "{{class}}"}}},
 		{title: "Mutations forwarded", unit: "ops", queries: []query{{rate("kai_forwarded_total", "instance"), "{{instance}}"}}},
 		{title: "Write-backs", unit: "ops", queries: []query{{rate("kai_write_backs_total", "instance"), "{{instance}}"}}},
 	}},
 	"node": {"Node", "Disk, memory and processor of each node.", []panel{
 		{title: "Disk free", unit: "percentunit", queries: []query{{fmt.Sprintf("kai_disk_free_bytes{%s} / kai_disk_size_bytes{%s}", of, of), "{{instance}}"}}},
-		{title: "Waits for the disk: how long", unit: "s", queries: []query{{
-			fmt.Sprintf("rate(kai_store_sync_seconds_total{%s}[$__rate_interval]) / rate(kai_store_syncs_total{%s}[$__rate_interval])", of, of), "{{instance}}"}}},
+		{title: "Waits for the disk: how long", unit: "s", about: "99 of 100 are shorter.", queries: []query{{
+			fmt.Sprintf("histogram_quantile(0.99, sum by (le, instance) (rate(kai_store_sync_duration_seconds_bucket{%s}[$__rate_interval])))", of), "{{instance}}"}}},
 		{title: "Entries that share a wait", unit: "none", queries: []query{{
 			fmt.Sprintf("rate(kai_store_puts_total{%s}[$__rate_interval]) / rate(kai_store_batches_total{%s}[$__rate_interval])", of, of), "{{instance}}"}}},
 		{title: "Log written", unit: "Bps", queries: []query{{rate("kai_store_log_bytes_total", "instance"), "{{instance}}"}}},
 		{title: "Not in the table yet", unit: "bytes", queries: []query{{sum("kai_store_overlay_bytes", "instance"), "{{instance}}"}}},
 		{title: "Waits of commits for the table", unit: "ops", queries: []query{{rate("kai_store_stalls_total", "instance"), "{{instance}}"}}},
+		{title: "Table", unit: "bytes", stacked: true, queries: []query{{sum("kai_store_level_bytes", "instance"), "{{instance}}"}}},
+		{title: "Compaction is behind", unit: "none", about: "The fullest level, in multiples of what it should have. Far above 1 for long: the disk is too slow for what is written.", queries: []query{{fmt.Sprintf("max by (instance) (kai_store_level_score{%s})", of), "{{instance}}"}}},
 		{title: "Reads from memory", unit: "percentunit", queries: []query{{
 			fmt.Sprintf("sum by (instance) (rate(kai_store_cache_hits_total{%s}[$__rate_interval])) / (sum by (instance) (rate(kai_store_cache_hits_total{%s}[$__rate_interval])) + sum by (instance) (rate(kai_store_cache_misses_total{%s}[$__rate_interval])))", of, of, of), "{{instance}}"}}},
 		{title: "Refused, damaged", unit: "ops", queries: []query{{rate("kai_store_refused_total", "instance"), "{{instance}} refused"}, {rate("kai_store_corrupt_total", "instance"), "{{instance}} damaged"}}},

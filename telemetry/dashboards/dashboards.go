@@ -4,6 +4,7 @@ package dashboards
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 )
 
 // board is one dashboard.
@@ -83,7 +84,8 @@ var datasource = object{"type": "prometheus", "uid": "${datasource}"}
 func (p panel) grafana(id int, at object) object {
 	var targets []object
 	for i, q := range p.queries {
-		targets = append(targets, object{"refId": string(rune('A' + i)), "datasource": datasource, "expr": q.expr, "legendFormat": q.legend, "editorMode": "code", "range": true})
+		targets = append(targets, object{"refId": string(rune('A' + i)), "datasource": datasource, "expr": q.expr, "legendFormat": q.legend, "editorMode": "code", "range": true,
+			"exemplar": strings.HasPrefix(q.expr, "histogram_quantile")}) // they name traces
 	}
 	kind, stacking := "timeseries", "none"
 	if p.stat {

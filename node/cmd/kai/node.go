@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"go.opentelemetry.io/otel/attribute"
 
 	"kai/node"
 	"kai/node/flight"
@@ -61,17 +62,19 @@ func (a app) runNode(ctx context.Context, c node.Config, hints bool) error {
 	}
 	logger := telemetry.NewLogger(a.stderr, telemetry.LogOptions{Text: c.LogFormat == node.LogText, Level: c.LogLevel})
 	var spans telemetry.Spans
-	shutdown, err := telemetry.Start(ctx, telemetry.Options{
-		IDs: flight.SpanIDs, Spans: &spans, Service: "kai", Version: a.version, Logger: logger, Getenv: func(name string) string { return a.environ[name] },
-	})
-	if err != nil {
-		return failed{exitFailure, err}
+	shutdown := func(context.Context) error { return nil }
+	identified := func(self node.Self) (err error) {
+		shutdown, err = telemetry.Start(ctx, telemetry.Options{
+			IDs: flight.SpanIDs, Spans: &spans, Service: "kai", Version: a.version, Attributes: describe(self), Metrics: self.Metrics,
+			Logger: logger, Getenv: func(name string) string { return a.environ[name] },
+		})
+		return err
 	}
 	ready := func() {}
 	if hints {
 		ready = func() { _, _ = fmt.Fprint(a.stdout, howToTry(c)) }
 	}
-	err = a.run(ctx, c, node.Options{Logger: logger, Version: a.version, Ready: ready,
+	err := a.run(ctx, c, node.Options{Logger: logger, Version: a.version, Ready: ready, Identified: identified,
 		Spans: func() (ended, exported, failed uint64) {
 			return spans.Ended.Load(), spans.Exported.Load(), spans.Failed.Load()
 		}})
@@ -81,6 +84,19 @@ func (a app) runNode(ctx context.Context, c node.Config, hints bool) error {
 		return failed{exitFailure, err}
 	}
 	return nil
+}
+
+// describe says who a node is, by OpenTelemetry's names, as far as it is known.
+func describe(self node.Self) (all []attribute.KeyValue) {
+	for name, value := range map[string]string{
+		"service.instance.id": self.ID, "kai.cluster": self.Cluster, "kai.zone": self.Zone,
+		"cloud.provider": self.Place.Cloud, "cloud.region": self.Place.Region(), "cloud.availability_zone": self.Place.Zone, "host.id": self.Place.Instance,
+	} {
+		if value != "" {
+			all = append(all, attribute.String(name, value))
+		}
+	}
+	return all
 }
 
 // howToTry is what a newcomer may paste.
