@@ -17,7 +17,7 @@ IMAGE    ?= kai:dev
 GO_IMAGE ?= golang:1.26
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.1
 
-.PHONY: help build run up down observe test race lint fuzz sim bench study servers e2e soak image image-local up-docker down-docker containers infra clean
+.PHONY: help build run up down observe test race lint fuzz sim bench cost study servers e2e soak image image-local up-docker down-docker containers infra clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -61,6 +61,9 @@ sim: ## the simulated cluster, SEEDS=1000 histories checked for linearizability
 bench: build ## load generator: Kai beside memcached (BENCH="run -h" and BENCH="compare -h" list its flags)
 	$(GOBUILD) -o bin/kaibench ./node/cmd/kaibench
 	bin/kaibench $(BENCH)
+
+cost: ## what telemetry costs a request, held to its limits (a minute; on a machine that does nothing else)
+	KAI_COST=1 go test ./node ./node/quorum ./node/memcache -run TestCost -v -count=1 -p 1
 
 study: ## what grows with a cluster, to 1,000 nodes: measures it anew, writes node/study.csv, draws node/study.svg (half an hour)
 	rm -f bin/gossip.csv && mkdir -p bin

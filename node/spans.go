@@ -136,17 +136,19 @@ func phaseOf(k message.Kind) string {
 func (n *node) stepSpan(ctx context.Context, tracer trace.Tracer, f *flight.Flight, i int, r console.RequestStep) {
 	st := &f.Steps[i]
 	_, span := tracer.Start(ctx, r.Message, trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(f.Began.Add(st.Sent)))
-	span.SetAttributes(attribute.String("kai.peer.id", r.Node), attribute.String("kai.status", cmp.Or(r.Status, "none yet")), attribute.Bool("kai.digest", r.Digest), attribute.Bool("kai.stale", r.Stale),
+	all := make([]attribute.KeyValue, 0, 9) // set at once: the SDK copies what it has each time
+	all = append(all, attribute.String("kai.peer.id", r.Node), attribute.String("kai.status", cmp.Or(r.Status, "none yet")), attribute.Bool("kai.digest", r.Digest), attribute.Bool("kai.stale", r.Stale),
 		attribute.Float64("kai.queue_seconds", r.Queue), attribute.Float64("kai.store_seconds", r.Store))
 	if r.Ballot != "" {
-		span.SetAttributes(attribute.String("kai.ballot", r.Ballot))
+		all = append(all, attribute.String("kai.ballot", r.Ballot))
 	}
 	if host, port, err := net.SplitHostPort(r.Addr); err == nil {
-		span.SetAttributes(attribute.String("network.peer.address", host))
+		all = append(all, attribute.String("network.peer.address", host))
 		if p, err := strconv.Atoi(port); err == nil {
-			span.SetAttributes(attribute.Int("network.peer.port", p))
+			all = append(all, attribute.Int("network.peer.port", p))
 		}
 	}
+	span.SetAttributes(all...)
 	ended := st.At
 	switch {
 	case st.At == 0: // no error: a quorum was enough

@@ -2,9 +2,13 @@ package quorum
 
 import (
 	"fmt"
+	"os"
+	"runtime"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"kai/node/flight"
 	"kai/node/record"
 	"kai/node/repair"
 )
@@ -141,5 +145,51 @@ func BenchmarkParallel(b *testing.B) {
 				}
 			})
 		})
+	}
+}
+
+// What flights cost a get of which nothing is kept, on one processor, so that all that is done for it counts: at most half a microsecond, and no allocation. Only
+// with KAI_COST=1 (make cost), since figures need a machine that does nothing else; of several runs in turn the best counts.
+func TestCostOfFlights(t *testing.T) {
+	if os.Getenv("KAI_COST") == "" {
+		t.Skip("SKIPPED: KAI_COST=1 measures (make cost)")
+	}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	for _, n := range []int{1, 16} {
+		best := map[bool]float64{}
+		for range 5 {
+			for _, flights := range []bool{true, false} {
+				r := steady(t)
+				for _, nd := range r.nodes {
+					nd.opts.Flights = nil
+				}
+				if flights {
+					r.nodes[1].opts.Flights = flight.New(flight.Options{Slow: time.Second})
+				}
+				s := r.nodes[1].Session()
+				ops, res := make([]record.Op, n), make([]record.Result, n)
+				for i := range ops {
+					ops[i] = get()
+				}
+				got := testing.Benchmark(func(b *testing.B) {
+					b.ReportAllocs()
+					for b.Loop() {
+						s.Execute(ops, res)
+					}
+				})
+				if got.AllocsPerOp() != 0 {
+					t.Errorf("%d gets, flights %t: %d allocations", n, flights, got.AllocsPerOp())
+				}
+				each := float64(got.T.Nanoseconds()) / float64(got.N*n)
+				if best[flights] == 0 || each < best[flights] {
+					best[flights] = each
+				}
+			}
+		}
+		cost := best[true] - best[false]
+		t.Logf("batches of %d: a get takes %.0f ns with flights, %.0f without: %.0f ns", n, best[true], best[false], cost)
+		if cost > 500 {
+			t.Errorf("flights cost a get %.0f ns, more than 500", cost)
+		}
 	}
 }

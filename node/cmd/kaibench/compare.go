@@ -89,7 +89,7 @@ func parsePlan(args []string, note io.Writer) (*plan, error) {
 	fs.IntVar(&p.rounds, "rounds", 3, "rounds; each measures every system once per column, in turn")
 	fs.StringVar(&p.format, "o", "table", "table or json")
 	fs.BoolVar(&p.check, "check", false, "exit 1 when a figure is below its threshold, or cannot be compared")
-	systems := fs.String("systems", strings.Join(systemNames(), ","), "systems to measure")
+	systems := fs.String("systems", strings.Join(systemNames(), ","), "systems to measure; kai-3-interval"+untraced+" and the like are without telemetry")
 	depths := fs.String("depths", "1,16", "pipeline depths of the closed loops")
 	rates := fs.String("rates", "", "rates of the open loops, requests per second; overrides -shares")
 	shares := fs.String("shares", "25,50", "rates of the open loops, in per cent of what the slowest system sustains at depth 1 (or the least depth); 0 for none")
@@ -98,8 +98,8 @@ func parsePlan(args []string, note io.Writer) (*plan, error) {
 	}
 	p.systems = strings.Split(*systems, ",")
 	for _, s := range p.systems {
-		if !slices.Contains(systemNames(), s) {
-			return nil, usagef("-systems: %q is none of %s", s, strings.Join(systemNames(), ","))
+		if !known(s) {
+			return nil, usagef("-systems: %q is none of %s, perhaps with %s behind a Kai's", s, strings.Join(systemNames(), ","), untraced)
 		}
 	}
 	ds, err := numbers("depths", *depths)

@@ -39,17 +39,14 @@ type Row struct {
 
 // sum makes Rows and Checks of Cells.
 func (r *report) sum() {
-	var columns, systems []string
+	var columns []string
 	for _, c := range r.Cells {
 		if !slices.Contains(columns, c.column()) {
 			columns = append(columns, c.column())
 		}
-		if !slices.Contains(systems, c.System) {
-			systems = append(systems, c.System)
-		}
 	}
 	for _, col := range columns {
-		for _, sys := range systems {
+		for _, sys := range r.systems() {
 			r.Rows = append(r.Rows, r.row(col, sys))
 		}
 	}
@@ -66,8 +63,20 @@ func (r *report) cells(column, system string) (out []Cell) {
 	return out
 }
 
+// ratio is the median of f of a system to that of another one in the same round; 0 if there is none.
+func (r *report) ratio(column, system, base string, f func(c *Cell) float64) float64 {
+	cells, others := r.cells(column, system), r.cells(column, base)
+	var v []float64
+	for i := range min(len(cells), len(others)) {
+		if b := f(&others[i]); b > 0 {
+			v = append(v, f(&cells[i])/b)
+		}
+	}
+	return median(v)
+}
+
 func (r *report) row(column, system string) Row {
-	cells, base := r.cells(column, system), r.cells(column, memcachedName)
+	cells := r.cells(column, system)
 	med := func(f func(c *Cell) float64) float64 {
 		var v []float64
 		for i := range cells {
@@ -75,15 +84,7 @@ func (r *report) row(column, system string) Row {
 		}
 		return median(v)
 	}
-	ratio := func(f func(c *Cell) float64) float64 {
-		var v []float64
-		for i := range min(len(cells), len(base)) {
-			if b := f(&base[i]); b > 0 {
-				v = append(v, f(&cells[i])/b)
-			}
-		}
-		return median(v)
-	}
+	ratio := func(f func(c *Cell) float64) float64 { return r.ratio(column, system, memcachedName, f) }
 	latency := func(of func(c *Cell) Latency) Latency {
 		return Latency{
 			Count: int64(med(func(c *Cell) float64 { return float64(of(c).Count) })),
@@ -119,10 +120,20 @@ func median(v []float64) float64 {
 	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
 }
 
+// systems are those that were measured.
+func (r *report) systems() (all []string) {
+	for _, c := range r.Cells {
+		if !slices.Contains(all, c.System) {
+			all = append(all, c.System)
+		}
+	}
+	return all
+}
+
 // slowest is the least median throughput of all systems in a closed loop.
 func (r *report) slowest(depth int) float64 {
 	least := math.Inf(1)
-	for _, name := range systemNames() {
+	for _, name := range r.systems() {
 		if row := r.row(fmt.Sprintf("depth %d", depth), name); row.OpsPerSecond > 0 {
 			least = min(least, row.OpsPerSecond)
 		}
@@ -166,9 +177,10 @@ func times(ratio float64) string {
 	return fmt.Sprintf("%.2f", ratio)
 }
 
-// Check is one threshold of the project (issue 2, "What it must show").
+// Check is one threshold of the project (issue 2, "What it must show"; for telemetry issue 6).
 type Check struct {
 	System string  `json:"system"`
+	Base   string  `json:"base"`
 	Column string  `json:"column"`
 	What   string  `json:"what"`
 	Got    float64 `json:"got"`
@@ -184,7 +196,7 @@ func (c Check) String() string {
 	if c.What == whatP99 {
 		sign = "≤"
 	}
-	return fmt.Sprintf("%s  %-14s  %-12s  %s %.2f × memcached's, must be %s %.2f", word, c.System, c.Column, c.What, c.Got, sign, c.Limit)
+	return fmt.Sprintf("%s  %-14s  %-12s  %s %.2f × that of %s, must be %s %.2f", word, c.System, c.Column, c.What, c.Got, c.Base, sign, c.Limit)
 }
 
 const (
@@ -200,16 +212,20 @@ func (r *report) check() {
 		"kai-3": {"depth 1": 0.35, "depth 16": 1},
 	}
 	for _, w := range r.Rows {
-		if w.System == memcachedName || w.Ratio == 0 {
+		const traced = 0.97
+		if got := r.ratio(w.Column, w.System, w.System+untraced, func(c *Cell) float64 { return c.Result.OpsPerSecond }); got > 0 && strings.HasPrefix(w.Column, "depth") {
+			r.Checks = append(r.Checks, Check{w.System, w.System + untraced, w.Column, whatOps, got, traced, got >= traced})
+		}
+		if w.System == memcachedName || w.Ratio == 0 || strings.HasSuffix(w.System, untraced) {
 			continue
 		}
 		kind := w.System[:len("kai-1")]
 		if limit := least[kind][w.Column]; limit > 0 {
-			r.Checks = append(r.Checks, Check{w.System, w.Column, whatOps, w.Ratio, limit, w.Ratio >= limit})
+			r.Checks = append(r.Checks, Check{w.System, memcachedName, w.Column, whatOps, w.Ratio, limit, w.Ratio >= limit})
 		}
 		if kind == "kai-3" && strings.HasPrefix(w.Column, "open") {
 			const limit = 1.5
-			r.Checks = append(r.Checks, Check{w.System, w.Column, whatP99, w.GetP99Ratio, limit, w.GetP99Ratio <= limit})
+			r.Checks = append(r.Checks, Check{w.System, memcachedName, w.Column, whatP99, w.GetP99Ratio, limit, w.GetP99Ratio <= limit})
 		}
 	}
 }

@@ -72,3 +72,20 @@ func TestCompare(t *testing.T) {
 		}
 	}
 }
+
+// What telemetry costs is the ratio to the same Kai without it, in the same round.
+func TestUntraced(t *testing.T) {
+	r := &report{Rounds: 3}
+	for round, with := range []float64{97, 50, 99} {
+		for system, ops := range map[string]float64{"kai-3-interval": with, "kai-3-interval" + untraced: 100} {
+			r.Cells = append(r.Cells, Cell{System: system, Round: round, Depth: 16, Result: Result{OpsPerSecond: ops}})
+		}
+	}
+	r.sum()
+	if len(r.Checks) != 1 || r.Checks[0].Got != 0.97 || !r.Checks[0].Passed || !strings.Contains(r.Checks[0].String(), "that of kai-3-interval-untraced") {
+		t.Errorf("%v", r.Checks)
+	}
+	if known("memcached"+untraced) || !known("kai-1-always"+untraced) || known("kai-2") {
+		t.Error("systems that are not there")
+	}
+}

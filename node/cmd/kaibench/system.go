@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -57,9 +58,17 @@ func (s *system) wake(ctx context.Context) error {
 // again, replicas compared.
 const wakeTime = 6 * time.Second
 
-// systemNames lists what compare knows, in the order of a round.
+// systemNames lists what compare measures if it is not told, in the order of a round.
 func systemNames() []string {
 	return []string{memcachedName, "kai-1-always", "kai-1-interval", "kai-3-always", "kai-3-interval"}
+}
+
+// untraced ends the name of a Kai that keeps no requests, and starts no SDK: what telemetry costs is the difference.
+const untraced = "-untraced"
+
+// known reports whether there is a system of that name.
+func known(name string) bool {
+	return slices.Contains(systemNames(), strings.TrimSuffix(name, untraced)) && name != memcachedName+untraced
 }
 
 // launch starts a system, with its data and logs in a directory of its own under dir, and waits
@@ -76,7 +85,8 @@ func launch(ctx context.Context, name, kai, dir string) (*system, error) {
 	if strings.HasPrefix(name, "kai-3") {
 		s.nodes = 3
 	}
-	return s, s.kai(ctx, kai, name[strings.LastIndexByte(name, '-')+1:])
+	plain := strings.TrimSuffix(name, untraced)
+	return s, s.kai(ctx, kai, plain[strings.LastIndexByte(plain, '-')+1:])
 }
 
 // close stops the system and removes its files. It may be called on nil.
@@ -162,6 +172,9 @@ func (s *system) kai(ctx context.Context, binary, durability string) error {
 			"KAI_LISTEN="+own[0], "KAI_PEER_LISTEN="+own[1], "KAI_GOSSIP_LISTEN="+own[2], "KAI_ADMIN_LISTEN="+own[3],
 			"KAI_DATA_DIR="+filepath.Join(s.dir, name), "KAI_CLUSTER="+s.name, "KAI_DURABILITY="+durability,
 			"KAI_QUORUM=3:2:2", fmt.Sprintf("KAI_BOOTSTRAP_EXPECT=%d", s.nodes))
+		if strings.HasSuffix(s.name, untraced) {
+			cmd.Env = append(cmd.Env, "KAI_TRACE_SLOW=0", "OTEL_SDK_DISABLED=true")
+		}
 		if s.nodes > 1 {
 			cmd.Env = append(cmd.Env, "KAI_DISCOVERY=static:"+strings.Join(seeds, ","))
 		}
