@@ -54,7 +54,7 @@ type Config struct {
 	// TraceSlow is what people call slow here: such requests are kept, with what each replica said.
 	TraceSlow time.Duration `env:"KAI_TRACE_SLOW" envDefault:"100ms" means:"requests that take as long or longer are kept for kai trace slow; 0: none is kept at all, for whatever reason" want:"0, or a duration from 100us to 1m, for example 100ms"`
 	// TraceRatio is for the shape of ordinary requests.
-	TraceRatio float64 `env:"KAI_TRACE_RATIO" envDefault:"0" means:"share of all requests that is kept and exported besides those that are slow, failed or diverged" want:"a number from 0 to 1, for example 0.001"`
+	TraceRatio float64 `env:"KAI_TRACE_RATIO" envDefault:"0" means:"share of all requests that is kept and exported, with their replicas' parts, besides those that are slow, failed, diverged or hinted" want:"a number from 0 to 1, for example 0.001"`
 	// RequestTimeout bounds one client request; at its end the client is told what is known.
 	RequestTimeout time.Duration `env:"KAI_REQUEST_TIMEOUT" envDefault:"2s" means:"longest time a client waits for an answer" want:"a duration from 10ms to 1m, for example 2s"`
 	// ReplaceAfter is how long a node may be dead before others take over what it held. A restart or a

@@ -15,7 +15,7 @@ import (
 func (s source) Requests(class string, limit int) ([]console.Request, error) {
 	c, ok := flight.ClassOf(class)
 	if !ok {
-		return nil, errors.New("class is slow, failed, diverged or sampled")
+		return nil, errors.New("class is slow, failed, diverged, hinted or sampled")
 	}
 	addrs := s.n.addrs()
 	var all []console.Request

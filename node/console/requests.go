@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Request is one request of a client that was kept, because it was slow, failed, or found replicas that differ: what /api/requests answers with.
+// Request is one request of a client that was kept, because it was slow, failed, found replicas that differ, or left one behind, or by chance: what /api/requests answers with.
 type Request struct {
 	TraceID string    `json:"trace_id"`
 	Began   time.Time `json:"began"`
@@ -17,7 +17,7 @@ type Request struct {
 	Command string    `json:"command"`
 	Outcome string    `json:"outcome"`
 	Detail  string    `json:"detail,omitempty"`
-	// Classes say why it was kept: slow, failed, diverged.
+	// Classes say why it was kept: slow, failed, diverged, hinted, sampled.
 	Classes   []string `json:"classes"`
 	Partition int      `json:"partition"`
 	// KeyHash is the same for the same key, until the node starts again.

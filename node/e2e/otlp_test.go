@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -329,6 +330,13 @@ func TestTraces(t *testing.T) {
 	}
 	c.mustKai("backup", "create", "--url", url, "--name", "one", "--admin", c.nodes[0].admin())
 	together("a snapshot", "snapshot.partition", 3)
+	named := false
+	for _, s := range to.named("snapshot") {
+		named = named || strings.Contains(c.nodes[0].linesWith(t, "snapshot complete"), `"trace_id":"`+hex.EncodeToString(s.TraceId)+`"`)
+	}
+	if !named {
+		t.Errorf("no snapshot's trace is in %s", c.nodes[0].linesWith(t, "snapshot complete"))
+	}
 	eventually(t, slow, "metrics", func() error {
 		to.mu.Lock()
 		defer to.mu.Unlock()
@@ -402,9 +410,8 @@ func TestTraces(t *testing.T) {
 		return fmt.Errorf("%d hand-overs of hints", len(all))
 	})
 
-	newcomer := c.join()
+	c.join()
 	together("a move", "pull", 2)
-	_ = newcomer
 
 	c.nodes[1].pause()
 	down.pause()
@@ -424,6 +431,34 @@ func TestTraces(t *testing.T) {
 	find("a get that timed out", "get", "unavailable", func(x tree) bool { return x.root.text("error.type") == "unavailable" && late(x, "quorum.read") })
 	c.nodes[1].resume()
 	down.resume()
+	// What clients store under which name is nobody's business.
+	to.mu.Lock()
+	for _, s := range to.spans {
+		if text := s.String(); strings.Contains(text, "traced-") || strings.Contains(text, "newer") {
+			t.Fatalf("a key or a value is in a span: %s", text)
+		}
+	}
+	to.mu.Unlock()
+	for _, n := range c.nodes {
+		if line := n.linesWith(t, "traced-"); line != "" {
+			t.Errorf("a key is in a log: %s", line)
+		}
+	}
+}
+
+// linesWith are the lines of the node's log that contain text.
+func (n *node) linesWith(t *testing.T, text string) (lines string) {
+	t.Helper()
+	all, err := os.ReadFile(n.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(all)) {
+		if strings.Contains(line, text) {
+			lines += line
+		}
+	}
+	return lines
 }
 
 // TestTracesByGRPC: spans by gRPC, metrics by HTTP.

@@ -16,7 +16,7 @@ func (a app) traceCommand() *cobra.Command {
 	var o output
 	var limit int
 	cmd := &cobra.Command{
-		Use:   "trace slow|failed|diverged|sampled",
+		Use:   "trace slow|failed|diverged|hinted|sampled",
 		Short: "Show what became of single requests: which replica said what, and when",
 		Long: `Show the newest requests that a node has kept, each with a line for every message to a
 replica: when it was sent and answered, what the answer was, and what of that time the
@@ -26,6 +26,7 @@ answered together: one whose replicas have all answered waited for the others.
   slow      took KAI_TRACE_SLOW or longer
   failed    unavailable, of unknown outcome, or corrupt
   diverged  a get found that its replicas differ; stale marks those that were behind
+  hinted    written while a replica was known not to take it; that one is told later
   sampled   chosen by chance: KAI_TRACE_RATIO of all
 
 A node keeps those of its own clients, and what it ran for other nodes (forwarded): those have one
@@ -34,7 +35,7 @@ trace on both. The newest 256 of each are kept, at most 100 a second. Keys are n
   kai trace failed -n 3 --admin 10.0.0.5:11214
   kai trace diverged -o json`,
 		Args:      cobra.ExactArgs(1),
-		ValidArgs: []string{"slow", "failed", "diverged", "sampled"},
+		ValidArgs: []string{"slow", "failed", "diverged", "hinted", "sampled"},
 	}
 	q.addTo(cmd, 5*time.Second)
 	o.addTo(cmd)

@@ -108,6 +108,84 @@ function show(status) {
   ]);
 }
 
+function svg(tag, attributes, text) {
+  const e = document.createElementNS(at("pen").namespaceURI, tag);
+  for (const [name, value] of Object.entries(attributes)) e.setAttribute(name, value);
+  if (text !== undefined) e.textContent = text;
+  return e;
+}
+
+const ms = (seconds) => (seconds * 1000).toFixed(seconds < 0.01 ? 2 : 1) + " ms";
+
+// waterfall draws who was asked when, and how long each took: the replica's queue and store, the rest is the way there and back.
+function waterfall(request) {
+  const row = 20, left = 330, right = 1000, height = row * request.steps.length + 4;
+  const x = (seconds) => left + (right - left) * Math.min(1, request.took_seconds > 0 ? seconds / request.took_seconds : 0);
+  const words = [];
+  const picture = svg("svg", { class: "waterfall", viewBox: "0 0 1180 " + height, role: "img" });
+  request.steps.forEach((step, i) => {
+    const y = row * i + 3, late = step.answered_seconds === undefined;
+    const name = step.message + (step.digest ? " (ballot)" : "");
+    const end = late ? request.took_seconds : step.answered_seconds;
+    const state = late ? "none yet" : step.status + (step.stale ? ", stale" : "") + " " + ms(end - step.sent_seconds);
+    words.push(name + " to " + step.node + ": " + state);
+    picture.append(svg("text", { x: 0, y: y + 12 }, step.node.slice(0, 16) + "  " + name));
+    picture.append(svg("rect", { class: late ? "none" : "wait", x: x(step.sent_seconds), y: y, width: Math.max(2, x(end) - x(step.sent_seconds)), height: 14 }));
+    if (!late) {
+      // Where within the wait the replica's own part was, nobody knows: it is drawn at its end.
+      const store = Math.min(step.store_seconds, end - step.sent_seconds), queue = Math.min(step.queue_seconds, end - step.sent_seconds - store);
+      picture.append(svg("rect", { class: "store", x: x(end - store), y: y, width: x(end) - x(end - store), height: 14 }));
+      picture.append(svg("rect", { class: "queue", x: x(end - store - queue), y: y, width: x(end - store) - x(end - store - queue), height: 14 }));
+    }
+    picture.append(svg("text", { class: late || step.stale || step.status !== "ok" ? "late" : "", x: right + 8, y: y + 12 }, state));
+  });
+  picture.setAttribute("aria-label", words.join("; "));
+  return picture;
+}
+
+let wanted = "slow";
+const opened = new Set(); // traces whose picture is open
+
+function showRequests(all) {
+  if (all.length === 0) {
+    at("requests").replaceChildren(make("p", "None since the node started.", "quiet"));
+    return;
+  }
+  at("requests").replaceChildren(...all.map((r) => {
+    const id = r.trace_id + (r.forwarded ? " forwarded" : ""), details = make("details", ""), line = make("summary", "");
+    line.append(make("span", new Date(r.began).toLocaleTimeString()), make("span", ms(r.took_seconds)), make("span", r.command),
+      make("span", r.outcome, r.classes.includes("failed") ? "bad" : ""),
+      make("span", "partition " + r.partition + (r.batch > 1 ? ", with " + (r.batch - 1) + " others" : "") + (r.forwarded ? ", for another node" : "") + (r.detail ? ": " + r.detail : "")));
+    details.append(line, make("p", "trace " + r.trace_id + ", key " + r.key_hash + ", kept as " + r.classes.join(", "), "quiet"), waterfall(r));
+    details.open = opened.has(id);
+    details.addEventListener("toggle", () => { if (details.open) opened.add(id); else opened.delete(id); });
+    return details;
+  }));
+}
+
+let shown = "";
+
+async function requests() {
+  const which = wanted;
+  try {
+    const all = await ask("api/requests?limit=20&class=" + which);
+    const now = which + JSON.stringify(all);
+    if (which === wanted && now !== shown) { // else what somebody reads would be made anew under his eyes
+      shown = now;
+      showRequests(all);
+    }
+  } catch {
+    shown = "";
+    at("requests").replaceChildren(make("p", "The node does not answer.", "quiet"));
+  }
+}
+
+function choose(event) {
+  wanted = event.currentTarget.dataset.class;
+  for (const b of document.querySelectorAll("button[data-class]")) b.setAttribute("aria-pressed", String(b.dataset.class === wanted));
+  requests();
+}
+
 async function ask(path) {
   const answer = await fetch(path, { cache: "no-store" });
   if (!answer.ok) throw new Error(answer.status);
@@ -121,6 +199,7 @@ async function refresh() {
     at("ready").textContent = "The node does not answer; what is below is old.";
     at("ready").className = "bad";
   }
+  await requests();
   setTimeout(refresh, period);
 }
 
@@ -138,5 +217,6 @@ async function settings() {
   }
 }
 
+for (const b of document.querySelectorAll("button[data-class]")) b.addEventListener("click", choose);
 refresh();
 settings();
