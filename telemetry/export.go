@@ -33,9 +33,14 @@ func protocol(getenv func(string) string, signal string) (string, error) {
 	switch value := get(which); value {
 	case "none":
 		return "", nil
-	case "", "otlp":
+	case "prometheus": // it is there, at /metrics of the admin port
+		if signal == "METRICS" {
+			return "", nil
+		}
+		fallthrough
 	default:
 		return "", fmt.Errorf("telemetry: %s=%q: this build knows otlp and none", which, value)
+	case "", "otlp":
 	}
 	if get("OTEL_EXPORTER_OTLP_"+signal+"_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT") == "" {
 		return "", nil // the default, a collector on this machine, would be asked for ever where there is none

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel"
@@ -55,7 +56,8 @@ func Start(ctx context.Context, o Options) (shutdown func(context.Context) error
 		o.Spans = new(Spans)
 	}
 	exporter, err := newSpanExporter(ctx, o.Getenv)
-	if err != nil {
+	metrics, err2 := newMetricExporter(ctx, o.Getenv)
+	if err := errors.Join(err, err2); err != nil {
 		return nothing, err
 	}
 	res, err := describe(ctx, o)
@@ -79,15 +81,15 @@ func Start(ctx context.Context, o Options) (shutdown func(context.Context) error
 	otel.SetTracerProvider(provider)
 	otel.SetTextMapPropagator(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}))
 	stop := provider.Shutdown
-	if metrics, err := newMetricExporter(ctx, o.Getenv); err != nil {
-		return provider.Shutdown, err
-	} else if metrics != nil && o.Metrics != nil {
+	if metrics != nil && o.Metrics != nil {
 		reader := sdkmetric.NewPeriodicReader(metrics, sdkmetric.WithProducer(newProducer(o.Metrics)))
 		meters := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader), sdkmetric.WithResource(res))
 		stop = func(ctx context.Context) error { return errors.Join(meters.Shutdown(ctx), provider.Shutdown(ctx)) }
 	}
-	return func(ctx context.Context) error {
-		if err := stop(ctx); err != nil {
+	var once sync.Once
+	return func(ctx context.Context) (err error) {
+		once.Do(func() { err = stop(ctx) })
+		if err != nil {
 			return fmt.Errorf("stop telemetry: %w", err)
 		}
 		return nil

@@ -147,3 +147,25 @@ func TestProducer(t *testing.T) {
 		t.Error("ids that are none")
 	}
 }
+
+// What the environment asks for and nobody has is said at once, all of it.
+func TestStartRefuses(t *testing.T) {
+	try := func(env map[string]string) error {
+		before := otel.GetTracerProvider()
+		defer otel.SetTracerProvider(before)
+		stop, err := Start(t.Context(), Options{Service: "kai", Getenv: func(name string) string { return env[name] }, Logger: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
+		if err == nil {
+			err = errors.Join(stop(t.Context()), stop(t.Context()))
+		}
+		return err
+	}
+	err := try(map[string]string{"OTEL_TRACES_EXPORTER": "zipkin", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "http/json", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"})
+	for _, part := range []string{"OTEL_TRACES_EXPORTER", "zipkin", "http/json", "grpc"} {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("%q is not in: %v", part, err)
+		}
+	}
+	if err := try(map[string]string{"OTEL_METRICS_EXPORTER": "prometheus", "OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}); err != nil {
+		t.Errorf("/metrics is there: %v", err)
+	}
+}

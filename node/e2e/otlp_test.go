@@ -524,3 +524,23 @@ func fetch(url, accept string) (string, error) {
 	body, err := io.ReadAll(res.Body)
 	return string(body), err
 }
+
+// A collector that takes connections and never answers keeps no node from stopping, and its stop is a clean one.
+func TestStopsWithoutItsCollector(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0") // accepts in the kernel only
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"+ln.Addr().String())
+	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+	t.Setenv("OTEL_METRIC_EXPORT_INTERVAL", "100")
+	c := start(t, 1, "KAI_TRACE_RATIO=1")
+	if r, _ := c.client(0).do(command{verb: "set", key: "k", value: "v"}); r.word != "STORED" {
+		t.Fatal(r)
+	}
+	time.Sleep(300 * time.Millisecond)
+	if err := c.nodes[0].stop(); err != nil {
+		t.Error(err)
+	}
+}

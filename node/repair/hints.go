@@ -14,7 +14,7 @@ import (
 const (
 	// MaxHints and MaxHintBytes are bounds for a node: of hints in all, and of the memory they take.
 	MaxHints     = 65_536
-	MaxHintBytes = 8 << 20
+	MaxHintBytes = 10 << 20
 	// hintBytes is what a hint takes beside its key.
 	hintBytes = 96
 )

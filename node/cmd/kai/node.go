@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"runtime"
@@ -80,7 +79,10 @@ func (a app) runNode(ctx context.Context, c node.Config, hints bool) error {
 		}})
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), telemetryStop)
 	defer cancel()
-	if err = errors.Join(err, shutdown(stop)); err != nil {
+	if err := shutdown(stop); err != nil {
+		logger.Warn("the last spans and metrics were not taken", "error", err) // the node has stopped all the same
+	}
+	if err != nil {
 		return failed{exitFailure, err}
 	}
 	return nil
