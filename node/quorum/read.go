@@ -37,7 +37,7 @@ type readOp struct {
 	value   []byte // the encoded record
 	answers answers
 	context flight.Context // zero unless it is sampled
-	refs    int
+	refs    atomic.Int32
 	state   readState
 	corrupt bool
 	stale   bool // a replica goes by another configuration
@@ -65,7 +65,8 @@ func (o *readOp) start(p ring.Partition, g *Group, key []byte, hash uint64, time
 	o.equal, o.have, o.corrupt, o.stale, o.valued, o.state = true, false, false, false, -1, reading
 	o.ballot = record.Ballot{}
 	o.value = o.value[:0]
-	o.refs, o.here = 1, false
+	o.here = false
+	o.refs.Store(1)
 	o.answers.reset(o.c.opts.Flights, len(g.members))
 	o.context = sample(o.c.opts.Flights, s.began)
 	for !g.reads(o.asked) || !g.writes(o.asked) { // nobody else knows of o yet: no lock
@@ -87,7 +88,7 @@ func (o *readOp) book() (i int, digest bool) {
 	}
 	digest = o.have || o.valued >= 0 && o.asked.has(o.valued) && !o.bad.has(o.valued)
 	o.asked |= 1 << i
-	o.refs++
+	o.refs.Add(1)
 	if !digest {
 		o.valued = i
 	}
@@ -205,6 +206,8 @@ func (o *readOp) settle() {
 	}
 }
 
+// finish decides: state, value, ballot and corrupt never change after it, so that whoever has seen pending at 0 may read them
+// without a lock.
 func (o *readOp) finish(s readState) {
 	o.state = s
 	if o.pending.Add(-1) == 0 {
@@ -246,11 +249,7 @@ func (o *readOp) expire() {
 
 // drop lets go of one reference; the last one returns o to the pool.
 func (o *readOp) drop() {
-	o.mu.Lock()
-	o.refs--
-	last := o.refs == 0
-	o.mu.Unlock()
-	if last {
+	if o.refs.Add(-1) == 0 {
 		o.trim()
 		o.c.reads.Put(o)
 	}

@@ -218,13 +218,11 @@ func (s *Session) wait(deadline time.Time, reads []*readOp) {
 func (s *Session) collect(op *record.Op, sl *slot, res *record.Result, deadline time.Time, took time.Duration) {
 	switch {
 	case sl.read != nil:
-		o := sl.read
-		o.mu.Lock()
-		state, enc, corrupt := o.state, o.value, o.corrupt
+		o := sl.read // decided, so it needs no lock: see finish
+		state, enc := o.state, o.value
 		if o.ballot.IsZero() {
 			enc = nil
 		}
-		o.mu.Unlock()
 		switch state {
 		case agreed:
 			*res = s.c.result(op, enc)
@@ -235,7 +233,7 @@ func (s *Session) collect(op *record.Op, sl *slot, res *record.Result, deadline 
 			took = s.c.opts.Flights.Now() - s.began
 		case failed:
 			why := whyDeadline
-			if corrupt {
+			if o.corrupt {
 				why = whyCorrupt
 			}
 			*res = s.c.undecidedRead(why)
