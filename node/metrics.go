@@ -13,6 +13,7 @@ import (
 
 	"kai/node/flight"
 	"kai/node/memcache"
+	"kai/node/ring"
 	"kai/node/store"
 )
 
@@ -87,6 +88,7 @@ var metrics = []metric{
 	{name: "diverged_leaves", stat: "diverged_leaves", kind: gauge, help: "Leaves that differed from another replica's in the last pass; 0: all alike."},
 	{name: "repair_missed", stat: "repair_missed", kind: gauge, help: "Comparisons that the last pass could not make or end; diverged_leaves says nothing of those."},
 	{name: "hints", stat: "hints", kind: gauge, help: "Keys that wait to be told to a node that missed their write."},
+	{name: "peer_hints", kind: gauge, labels: []string{"peer"}, help: "Of those, by the node that is behind; missing if it is not."},
 	{name: "hints_added_total", stat: "hints_added", kind: counter, help: "Hints noted."},
 	{name: "hints_dropped_total", stat: "hints_dropped", kind: counter, help: "Hints dropped because there were too many; a comparison finds those."},
 	{name: "hints_handed_off_total", stat: "hints_handed_off", kind: counter, help: "Hints that their node has taken over."},
@@ -211,6 +213,9 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		emit("spans_failed_total", float64(failed))
 	}
 	emit("requests_not_exported_total", float64(c.n.notExported.Load()))
+	if d := c.n.data.Load(); d != nil {
+		d.hints.Each(func(peer ring.NodeID, keys int) { emit("peer_hints", float64(keys), string(peer)) })
+	}
 	c.cluster(emit)
 	c.disk(emit, to)
 	for _, link := range c.n.links.sorted() {

@@ -136,9 +136,12 @@ func phaseOf(k message.Kind) string {
 func (n *node) stepSpan(ctx context.Context, tracer trace.Tracer, f *flight.Flight, i int, r console.RequestStep) {
 	st := &f.Steps[i]
 	_, span := tracer.Start(ctx, r.Message, trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(f.Began.Add(st.Sent)))
-	all := make([]attribute.KeyValue, 0, 9) // set at once: the SDK copies what it has each time
+	all := make([]attribute.KeyValue, 0, 10) // set at once: the SDK copies what it has each time
 	all = append(all, attribute.String("kai.peer.id", r.Node), attribute.String("kai.status", cmp.Or(r.Status, "none yet")), attribute.Bool("kai.digest", r.Digest), attribute.Bool("kai.stale", r.Stale),
 		attribute.Float64("kai.queue_seconds", r.Queue), attribute.Float64("kai.store_seconds", r.Store))
+	if st.At != 0 { // what the replica does not account for: the way there and back
+		all = append(all, attribute.Float64("kai.network_seconds", max(0, (st.At-st.Sent).Seconds()-r.Queue-r.Store)))
+	}
 	if r.Ballot != "" {
 		all = append(all, attribute.String("kai.ballot", r.Ballot))
 	}

@@ -81,18 +81,18 @@ func TestSpansOfADivergedGet(t *testing.T) {
 		attributes := ""
 		for _, a := range s.Attributes() {
 			switch a.Key {
-			case "kai.peer.id", "kai.stale", "kai.status", "kai.outcome", "kai.kept_for", "kai.store_seconds":
+			case "kai.peer.id", "kai.stale", "kai.status", "kai.outcome", "kai.kept_for", "kai.store_seconds", "kai.network_seconds":
 				attributes += fmt.Sprintf(" %s=%s", strings.TrimPrefix(string(a.Key), "kai."), a.Value.String())
 			}
 		}
 		lines = append(lines, fmt.Sprintf("%s %v-%v%s", path, s.StartTime().Sub(began), s.EndTime().Sub(began), attributes))
 	}
 	want := []string{
-		"get > quorum.read > read 0s-1ms peer.id=a status=ok stale=false store_seconds=0.0001",
-		"get > quorum.read > read 0s-2ms peer.id=b status=ok stale=true store_seconds=0",
+		"get > quorum.read > read 0s-1ms peer.id=a status=ok stale=false store_seconds=0.0001 network_seconds=0.000895",
+		"get > quorum.read > read 0s-2ms peer.id=b status=ok stale=true store_seconds=0 network_seconds=0.002",
 		"get > quorum.read 0s-2ms",
-		"get > quorum.write > accept 3ms-5ms peer.id=a status=ok stale=false store_seconds=0",
-		"get > quorum.write > accept 3ms-8ms peer.id=b status=ok stale=false store_seconds=0",
+		"get > quorum.write > accept 3ms-5ms peer.id=a status=ok stale=false store_seconds=0 network_seconds=0.002",
+		"get > quorum.write > accept 3ms-8ms peer.id=b status=ok stale=false store_seconds=0 network_seconds=0.005",
 		"get > quorum.write > accept 3ms-9ms peer.id=c status=none yet stale=false store_seconds=0",
 		"get > quorum.write 3ms-9ms",
 		`get 0s-9ms outcome=found kept_for=["diverged"]`,

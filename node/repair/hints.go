@@ -112,6 +112,15 @@ func (h *Hints) Waiting() int {
 	return h.all.keys
 }
 
+// Each calls fn with the peers that have missed something, and how many keys.
+func (h *Hints) Each(fn func(peer ring.NodeID, keys int)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for id, m := range h.peers {
+		fn(id, m.room.keys)
+	}
+}
+
 // Counters returns the counters.
 func (h *Hints) Counters() *HintCounters { return &h.counters }
 

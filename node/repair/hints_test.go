@@ -55,6 +55,11 @@ func TestBounds(t *testing.T) {
 	h.fill("a", 0, 40)
 	h.want(t, "what is known needs no room", 100, 100, 20)
 
+	behind := map[ring.NodeID]int{}
+	h.Each(func(peer ring.NodeID, keys int) { behind[peer] = keys })
+	if behind["a"] != 50 || behind["b"] != 30 || behind["c"] != 20 {
+		t.Errorf("%v", behind)
+	}
 	all := h.list("b")
 	for i := 1; i < len(all); i++ {
 		if a, b := all[i-1], all[i]; a.p > b.p || a.p == b.p && a.key >= b.key {

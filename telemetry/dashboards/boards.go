@@ -81,7 +81,7 @@ var boards = map[string]board{
 	}},
 	"background": {"Repair, moves and backups", "What goes on beside clients, and is it keeping up?", []panel{
 		{title: "Leaves that differ", unit: "none", about: "In the last pass. A few under load are writes on their way.", queries: []query{{sum("kai_diverged_leaves", "instance"), "{{instance}}"}}},
-		{title: "Hints that wait", unit: "none", queries: []query{{sum("kai_hints", "instance"), "{{instance}}"}}},
+		{title: "Hints that wait, by the replica that is behind", unit: "none", queries: []query{{sum("kai_peer_hints", "peer"), "{{peer}}"}}},
 		{title: "Hints", unit: "ops", queries: []query{{rate("kai_hints_added_total", ""), "added"}, {rate("kai_hints_handed_off_total", ""), "handed off"}, {rate("kai_hints_dropped_total", ""), "dropped"}, {rate("kai_hints_forgotten_total", ""), "forgotten"}}},
 		{title: "Records repaired", unit: "ops", queries: []query{{rate("kai_repair_taken_total", "instance"), "{{instance}} taken over"}, {rate("kai_repair_reconciled_total", "instance"), "{{instance}} by a quorum"}}},
 		{title: "Comparisons", unit: "ops", queries: []query{{rate("kai_repair_compared_total", ""), "made"}, {rate("kai_repair_failed_total", ""), "failed"}}},
