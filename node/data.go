@@ -253,27 +253,27 @@ type session struct {
 }
 
 // Execute implements memcache.Session.
-func (s *session) Execute(ops []record.Op, results []record.Result) {
+func (s *session) Execute(ops []record.Op, results []record.Result) time.Duration {
 	if s.s == nil {
 		d := s.n.data.Load()
 		if d == nil {
 			for i := range results {
 				results[i] = record.Result{Status: record.Unavailable, Detail: "the cluster is not founded yet"}
 			}
-			return
+			return 0
 		}
 		s.s = d.coordinator.Session()
 	}
 	if s.n.quiet.Load() {
 		gets, at := refuseWrites(ops, results)
 		found := make([]record.Result, len(gets))
-		s.s.Execute(gets, found)
+		took := s.s.Execute(gets, found)
 		for i, r := range found {
 			results[at[i]] = r
 		}
-		return
+		return took
 	}
-	s.s.Execute(ops, results)
+	return s.s.Execute(ops, results)
 }
 
 // Close implements memcache.Session.

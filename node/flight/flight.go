@@ -194,6 +194,9 @@ func (r *Recorder) Now() time.Duration {
 	return time.Since(r.epoch)
 }
 
+// Epoch is the moment from which Now counts. r must not be nil.
+func (r *Recorder) Epoch() time.Time { return r.epoch }
+
 // Classify tells why a request that took that long is to be kept; 0: it is not, perhaps because there were too many of its classes
 // in this second, which is counted. besides is what is known beside its duration and status: Diverged, Sampled, Hinted. It is to be asked once for
 // each request.

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"kai/node/record"
 )
@@ -23,7 +24,7 @@ type trivial struct{ value []byte }
 func (t trivial) Session() Session { return t }
 func (t trivial) Close()           {}
 
-func (t trivial) Execute(ops []record.Op, results []record.Result) {
+func (t trivial) Execute(ops []record.Op, results []record.Result) time.Duration {
 	for i := range ops {
 		switch ops[i].Kind {
 		case record.Get, record.GetAndTouch:
@@ -32,6 +33,7 @@ func (t trivial) Execute(ops []record.Op, results []record.Result) {
 			results[i].Status = record.Stored
 		}
 	}
+	return 0
 }
 
 // sink is a net.Conn that takes everything.

@@ -84,9 +84,8 @@ func (c *conn) execute() bool {
 		if c.session == nil {
 			c.session = c.server.opt.Store.Session()
 		}
-		began := now()
-		c.session.Execute(w.ops, results)
-		c.totals.latencies.add(w.ops, results, now()-began)
+		took := c.session.Execute(w.ops, results)
+		c.totals.latencies.add(w.ops, results, took)
 	}
 	ok := c.encode(results)
 	// References must not keep the Store's values, or a grown buffer, alive.

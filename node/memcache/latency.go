@@ -19,11 +19,6 @@ var boundNanos = func() (n [numBounds]int64) {
 	return n
 }()
 
-var epoch = time.Now()
-
-// now is the time since some moment: the monotonic clock alone, for half of what time.Now costs.
-func now() time.Duration { return time.Since(epoch) }
-
 // outcome sorts statuses by what they mean to who looks after a cluster.
 type outcome uint8
 

@@ -32,9 +32,11 @@ type Session interface {
 	// Op.Key and Op.Value stay valid until Execute returns, and not longer. Result.Value must stay
 	// valid until the next Execute or Close. results arrive zeroed.
 	//
+	// It returns how long it took, which is what latencies count.
+	//
 	// Execute without ops returns at once: it tells that the values of the last results are done
 	// with. A connection calls it so before it waits for its client, if those values were large.
-	Execute(ops []record.Op, results []record.Result)
+	Execute(ops []record.Op, results []record.Result) time.Duration
 	// Close releases what the session holds.
 	Close()
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"kai/node/record"
 )
@@ -89,13 +90,14 @@ func (h *holding) Session() Session { return &holdingSession{h} }
 
 func (s *holdingSession) Close() {}
 
-func (s *holdingSession) Execute(ops []record.Op, results []record.Result) {
-	trivial{s.value}.Execute(ops, results)
+func (s *holdingSession) Execute(ops []record.Op, results []record.Result) time.Duration {
+	took := trivial{s.value}.Execute(ops, results)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.held[s] = len(ops)
 	s.calls[s]++
 	s.moved.Broadcast()
+	return took
 }
 
 // TestSlowReaders: 50 clients ask for 1,000 values of 1 MiB each, in one get or pipelined, and read

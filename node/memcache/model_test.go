@@ -45,7 +45,7 @@ func (s modelSession) Close() {
 	s.closed++
 }
 
-func (s modelSession) Execute(ops []record.Op, results []record.Result) {
+func (s modelSession) Execute(ops []record.Op, results []record.Result) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.largest = max(s.largest, len(ops))
@@ -71,6 +71,7 @@ func (s modelSession) Execute(ops []record.Op, results []record.Result) {
 			r.Value = bytes.Clone(r.Value) // op.Value is part of the connection's buffer
 		}
 	}
+	return 0
 }
 
 // Stats and FlushAll make model an Admin.

@@ -27,10 +27,10 @@ type gateSession struct {
 	Session
 }
 
-func (s gateSession) Execute(ops []record.Op, results []record.Result) {
+func (s gateSession) Execute(ops []record.Op, results []record.Result) time.Duration {
 	s.g.entered <- struct{}{}
 	<-s.g.open
-	s.Session.Execute(ops, results)
+	return s.Session.Execute(ops, results)
 }
 
 // serving is a Server whose end the test decides.

@@ -54,7 +54,7 @@ func (c *Coordinator) tryExpress(l *lane, m *mutation, s *Session) bool {
 	c.counters.Rounds.Add(1)
 	l.next.Ballot = b
 	l.enc = record.Append(l.enc[:0], l.keyBytes, &l.next)
-	timeout := max(min(time.Until(m.deadline), c.opts.Timeout/4), time.Millisecond)
+	timeout := max(min(m.deadline.Sub(c.epoch.Add(m.began)), c.opts.Timeout/4), time.Millisecond) // it began just now
 	r := c.rounds.Get().(*round)
 	r.reset(l.p, g, writeQuorum, message.Accept)
 	r.keep(l.keyBytes)

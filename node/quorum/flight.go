@@ -137,9 +137,8 @@ func (s *Session) keepRead(o *readOp, op *record.Op, res *record.Result, diverge
 	fl.Add(f, s.began, o.hash)
 }
 
-// keep ends the flight of a mutation; batch 0: another node asked for it.
-func (m *mutation) keep(fl *flight.Recorder, p ring.Partition, res *record.Result, batch int) {
-	took := fl.Now() - m.began
+// keep ends the flight of a mutation that took so long; batch 0: another node asked for it.
+func (m *mutation) keep(fl *flight.Recorder, p ring.Partition, res *record.Result, batch int, took time.Duration) {
 	var besides flight.Class
 	if m.context.Sampled() {
 		besides = flight.Sampled

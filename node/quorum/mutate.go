@@ -189,7 +189,8 @@ func (c *Coordinator) apply(l *lane, batch []*mutation, id record.Version) fold 
 	clear(l.res)
 	clear(l.did)
 	f := fold{res: l.res, did: l.did}
-	now := uint32(c.opts.Wall().Unix())
+	wall := c.opts.Wall()
+	now := uint32(wall.Unix())
 	l.next = l.state
 	for i, m := range batch {
 		if len(m.attempts) > 0 && c.has(RuleDedupe) {
@@ -214,7 +215,7 @@ func (c *Coordinator) apply(l *lane, batch []*mutation, id record.Version) fold 
 	}
 	if f.wrote {
 		age := lineageAge * c.opts.Timeout
-		l.next.Succeed(id, record.NewStamp(record.Ticks(c.opts.Wall().Add(-age)), 0))
+		l.next.Succeed(id, record.NewStamp(record.Ticks(wall.Add(-age)), 0))
 	}
 	return f
 }

@@ -23,9 +23,10 @@ type Session struct {
 	slots    []slot     // by operation of the segment
 	touched  []Replica  // links to flush
 	many     []*manyRead
-	began    time.Duration // of the segment, by the clock of flights
+	began    time.Duration // of the segment, by the coordinator's clock, like the next two
+	ended    time.Duration // of the segment before, when all of it was decided
 	closer   []flight.Step // of the get that is looked at more closely
-	observed time.Time     // when the gets began whose latency was observed last
+	observed time.Duration // when the gets began whose latency was observed last
 }
 
 // slot says what decides an operation of the segment: a read or a mutation.
@@ -65,9 +66,11 @@ func (s *Session) recycle() {
 // Execute runs ops and fills results, of the same length. It blocks until all are decided, each at
 // most the request timeout. Operations on different keys may take effect in any order, those on one
 // key take effect in the order of ops. Result.Value stays valid until the next Execute; the ops'
-// slices must stay valid until Execute returns.
-func (s *Session) Execute(ops []record.Op, results []record.Result) {
+// slices must stay valid until Execute returns. It returns how long it took.
+func (s *Session) Execute(ops []record.Op, results []record.Result) time.Duration {
 	s.recycle()
+	began := s.c.now()
+	s.ended = began
 	if len(ops) == 0 { // the caller will rest: keep nothing alive meanwhile
 		clear(s.slots[:cap(s.slots)])
 	}
@@ -76,6 +79,7 @@ func (s *Session) Execute(ops []record.Op, results []record.Result) {
 		s.run(ops[:n], results[:n])
 		ops, results = ops[n:], results[n:]
 	}
+	return s.ended - began
 }
 
 // segment is how many of ops can run side by side: up to the first that meets an earlier one on its
@@ -125,9 +129,8 @@ func (s *Session) flush() {
 // run decides a segment.
 func (s *Session) run(ops []record.Op, results []record.Result) {
 	c := s.c
-	start := time.Now()
-	s.began = c.opts.Flights.Now()
-	deadline := start.Add(c.opts.Timeout)
+	s.began = s.ended
+	deadline := c.epoch.Add(s.began + c.opts.Timeout)
 	// One more than there are, so that it cannot reach 0 before all are on their way. Whoever brings
 	// it to 0 wakes this goroutine, once; if that is this goroutine itself, nobody does.
 	s.pending.Store(int32(len(ops)) + 1)
@@ -153,22 +156,26 @@ func (s *Session) run(ops []record.Op, results []record.Result) {
 	// The network first, so that the peers work while this node does.
 	s.askAll()
 	s.flush()
-	s.readHere(s.reads[firstRead:])
+	asked := s.began
+	if gets < len(ops) { // starting mutations may have taken a while
+		asked = c.now()
+	}
+	s.readHere(s.reads[firstRead:], asked)
 	if s.pending.Add(-1) != 0 {
 		s.wait(deadline, s.reads[firstRead:])
 	}
-	if gets == len(ops) && start.Sub(s.observed) >= observeEvery {
-		s.observed = start
-		c.observeLatency(time.Since(start))
+	s.ended = c.now()
+	if gets == len(ops) && s.began-s.observed >= observeEvery {
+		s.observed = s.began
+		c.observeLatency(s.ended - s.began)
 	}
-	took := c.opts.Flights.Now() - s.began
 	for i := range ops {
-		s.collect(&ops[i], &s.slots[i], &results[i], deadline, took)
+		s.collect(&ops[i], &s.slots[i], &results[i], deadline)
 	}
 }
 
-// readHere asks this node's own replica for those of reads that want it.
-func (s *Session) readHere(reads []*readOp) {
+// readHere asks this node's own replica for those of reads that want it, now.
+func (s *Session) readHere(reads []*readOp, now time.Duration) {
 	if len(reads) > 1 {
 		for _, o := range reads {
 			if o.here {
@@ -181,7 +188,6 @@ func (s *Session) readHere(reads []*readOp) {
 			}
 		}
 	}
-	now := s.c.opts.Flights.Now()
 	for _, o := range reads {
 		o.readHere(now)
 	}
@@ -214,8 +220,8 @@ func (s *Session) wait(deadline time.Time, reads []*readOp) {
 	}
 }
 
-// collect fills the result of one operation, and does what could not be done on the way. took is what its segment has taken until here.
-func (s *Session) collect(op *record.Op, sl *slot, res *record.Result, deadline time.Time, took time.Duration) {
+// collect fills the result of one operation, and does what could not be done on the way; then its segment has not ended before.
+func (s *Session) collect(op *record.Op, sl *slot, res *record.Result, deadline time.Time) {
 	switch {
 	case sl.read != nil:
 		o := sl.read // decided, so it needs no lock: see finish
@@ -230,7 +236,7 @@ func (s *Session) collect(op *record.Op, sl *slot, res *record.Result, deadline 
 			var buf []byte
 			*res, buf = s.readSlow(op, sl.hash, deadline, nil, o.context)
 			s.slow = append(s.slow, buf)
-			took = s.c.opts.Flights.Now() - s.began
+			s.ended = s.c.now()
 		case failed:
 			why := whyDeadline
 			if o.corrupt {
@@ -238,11 +244,11 @@ func (s *Session) collect(op *record.Op, sl *slot, res *record.Result, deadline 
 			}
 			*res = s.c.undecidedRead(why)
 		}
-		s.keepRead(o, op, res, state == differs, took)
+		s.keepRead(o, op, res, state == differs, s.ended-s.began)
 		s.closer = s.closer[:0]
 	case sl.mut != nil:
 		*res = s.finish(sl.mut, deadline)
-		sl.mut.m.keep(s.c.opts.Flights, sl.mut.p, res, len(s.slots))
+		sl.mut.m.keep(s.c.opts.Flights, sl.mut.p, res, len(s.slots), s.ended-s.began)
 	}
 }
 
@@ -292,8 +298,8 @@ func (f *forward) dispatch(inline bool) bool {
 	f.call.Reply = message.Reply{}
 	f.call.Request = message.Request{Kind: message.Mutate, Partition: f.p, Epoch: f.g.conf.Epoch, Hash: f.m.hash,
 		Key: f.m.op.Key, Op: f.m.op, Timeout: max(time.Until(f.m.deadline), time.Millisecond)}
-	if fl := c.opts.Flights; fl != nil {
-		if f.sent = fl.Now(); f.m.context == (flight.Context{}) {
+	if c.opts.Flights != nil {
+		if f.sent = c.now(); f.m.context == (flight.Context{}) {
 			f.m.context = flight.NewContext()
 		}
 		f.span = flight.Span()
@@ -313,9 +319,9 @@ func (f *forward) dispatch(inline bool) bool {
 func (f *forward) Done(call *message.Call) {
 	rep := call.Reply
 	call.Reply = message.Reply{} // its slices are the link's
-	if fl := f.s.c.opts.Flights; fl != nil && len(f.m.steps) < maxSteps {
+	if c := f.s.c; c.opts.Flights != nil && len(f.m.steps) < maxSteps {
 		f.m.steps = append(f.m.steps, flight.Step{Node: f.g.members[call.Index].id, Kind: message.Mutate, Sent: f.sent - f.m.began, Span: f.span,
-			Answer: flight.Answer{At: fl.Now() - f.m.began, Timing: rep.Timing, Status: rep.Status}})
+			Answer: flight.Answer{At: c.now() - f.m.began, Timing: rep.Timing, Status: rep.Status}})
 	}
 	switch {
 	case rep.Status == message.OK && rep.Result.Status != record.NoStatus:
@@ -348,6 +354,7 @@ func (s *Session) finish(f *forward, deadline time.Time) record.Result {
 		f.m.decided = false
 		f.dispatch(true)
 		<-s.wake
+		s.ended = s.c.now()
 	}
 	return f.m.res
 }
@@ -380,10 +387,11 @@ func (c *Coordinator) Forwarded(call *message.Call) {
 		op.Key, op.Value = f.kv[:len(op.Key):len(op.Key)], f.kv[len(op.Key):]
 		// The answer needs some of the time for its way back; nobody gets more than a client here.
 		timeout := min(call.Timeout, c.opts.Timeout)
-		deadline := time.Now().Add(timeout - timeout/16)
+		began := c.now()
+		deadline := c.epoch.Add(began + timeout - timeout/16)
 		f.call = call
 		f.m = mutation{op: op, hash: call.Hash, deadline: deadline, attempts: f.m.attempts[:0], value: f.m.value[:0], done: f,
-			began: c.opts.Flights.Now(), context: flight.Context(call.Trace), steps: f.m.steps[:0]}
+			began: began, context: flight.Context(call.Trace), steps: f.m.steps[:0]}
 		c.submit(p, &f.m, false, nil)
 		return
 	}
@@ -400,7 +408,7 @@ type forwarded struct {
 
 // mutated implements the lane's callback: nobody else has m any more.
 func (f *forwarded) mutated(m *mutation) {
-	m.keep(f.c.opts.Flights, f.call.Partition, &m.res, 0)
+	m.keep(f.c.opts.Flights, f.call.Partition, &m.res, 0, f.c.now()-m.began)
 	f.call.Reply.Result = m.res
 	f.call.Completion.Done(f.call)
 	if cap(f.kv) <= keepBuffer && cap(m.value) <= keepBuffer {

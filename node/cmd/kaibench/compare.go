@@ -25,6 +25,8 @@ type plan struct {
 	rates   []float64 // absolute, requests per second
 	shares  []float64 // of what the slowest system sustains, when no rates were given
 	rounds  int
+	anew    int           // rounds after which the systems are started anew; 0: never
+	wake    time.Duration // see system.wake
 	format  string
 	check   bool
 }
@@ -87,6 +89,8 @@ func parsePlan(args []string, note io.Writer) (*plan, error) {
 	fs.StringVar(&p.kai, "kai", "bin/kai", "path of the kai binary")
 	fs.StringVar(&p.dir, "dir", os.TempDir(), "where the systems keep their data while they run: the disk that is measured")
 	fs.IntVar(&p.rounds, "rounds", 3, "rounds; each measures every system once per column, in turn")
+	fs.IntVar(&p.anew, "anew", 0, "start the systems anew after so many rounds of the closed loops, 0 for never: two processes of one build may differ by more than what is looked for")
+	fs.DurationVar(&p.wake, "wake", 6*time.Second, "how long a system that was stopped has to itself before it is measured: links are made again, replicas compared")
 	fs.StringVar(&p.format, "o", "table", "table or json")
 	fs.BoolVar(&p.check, "check", false, "exit 1 when a figure is below its threshold, or cannot be compared")
 	systems := fs.String("systems", strings.Join(systemNames(), ","), "systems to measure; kai-3-interval"+untraced+" and the like are without telemetry")
@@ -120,6 +124,9 @@ func parsePlan(args []string, note io.Writer) (*plan, error) {
 	if p.shares, err = numbers("shares", *shares); err != nil {
 		return nil, err
 	}
+	if p.anew < 0 || p.wake < 0 {
+		return nil, usagef("-anew and -wake must not be negative")
+	}
 	if p.rounds < 1 || len(p.depths) == 0 || p.format != "table" && p.format != "json" {
 		return nil, usagef("-rounds and -depths must not be empty; -o is table or json")
 	}
@@ -143,25 +150,25 @@ func numbers(name, list string) (out []float64, err error) {
 // machine whose speed drifts bends the figures of all alike; those whose turn it is not are stopped (SIGSTOP).
 func (p *plan) measure(ctx context.Context, r *report, note io.Writer) error {
 	var all []*system
-	defer func() {
+	closeAll := func() {
 		for _, s := range all {
 			s.close()
 		}
-	}()
-	for _, name := range p.systems {
-		begun := time.Now()
-		s, err := launch(ctx, name, p.kai, p.dir)
-		all = append(all, s)
-		if err != nil {
-			return err
-		}
-		if err := p.fill(ctx, s); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		fmt.Fprintf(note, "%-15s started, %d keys stored, %.1f s\n", name, p.load.Keys, time.Since(begun).Seconds())
-		s.signal(sigStop)
+		all = nil
 	}
+	defer func() { closeAll() }()
 	for round := range p.rounds {
+		if len(all) == 0 || p.anew > 0 && round%p.anew == 0 {
+			closeAll()
+			for _, name := range p.systems {
+				s, err := p.start(ctx, name, note)
+				all = append(all, s)
+				if err != nil {
+					return err
+				}
+				s.signal(sigStop)
+			}
+		}
 		for _, depth := range p.depths {
 			if err := p.column(ctx, r, all, Cell{Round: round, Depth: depth}, note); err != nil {
 				return err
@@ -182,6 +189,20 @@ func (p *plan) measure(ctx context.Context, r *report, note io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// start starts a system and stores all keys. Close it also after an error.
+func (p *plan) start(ctx context.Context, name string, note io.Writer) (*system, error) {
+	begun := time.Now()
+	s, err := launch(ctx, name, p.kai, p.dir)
+	if err != nil {
+		return s, err
+	}
+	if err := p.fill(ctx, s); err != nil {
+		return s, fmt.Errorf("%s: %w", name, err)
+	}
+	fmt.Fprintf(note, "%-15s started, %d keys stored, %.1f s\n", name, p.load.Keys, time.Since(begun).Seconds())
+	return s, nil
 }
 
 // fill stores every key, through every node.
@@ -208,7 +229,7 @@ func (p *plan) column(ctx context.Context, r *report, all []*system, cell Cell, 
 		c.System = s.name
 		l := p.load
 		l.Targets, l.MustHit, l.Rate, l.Depth = s.targets, true, c.Rate, max(1, c.Depth)
-		if err := s.wake(ctx); err != nil {
+		if err := s.wake(ctx, p.wake); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 		before, others := s.cpu(), othersCPU(all, s)

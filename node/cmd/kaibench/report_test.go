@@ -62,7 +62,7 @@ func TestCompare(t *testing.T) {
 	dir := t.TempDir()
 	var out, note strings.Builder
 	code := command(t.Context(), []string{"compare", "-systems", "memcached", "-dir", dir, "-rounds", "1",
-		"-duration", "50ms", "-warmup", "0", "-keys", "100", "-conns", "2", "-shares", "10"}, &out, &note)
+		"-duration", "50ms", "-warmup", "0", "-keys", "100", "-conns", "2", "-shares", "10", "-wake", "0"}, &out, &note)
 	if code != exitOK {
 		t.Fatalf("exit %d:\n%s", code, &note)
 	}
@@ -70,6 +70,19 @@ func TestCompare(t *testing.T) {
 		if !strings.Contains(out.String(), part) {
 			t.Errorf("no %q in\n%s", part, &out)
 		}
+	}
+}
+
+// With -anew, systems are started again.
+func TestAnew(t *testing.T) {
+	if why := missing(memcachedName, ""); why != "" {
+		t.Skip("SKIPPED:", why)
+	}
+	var out, note strings.Builder
+	code := command(t.Context(), []string{"compare", "-systems", "memcached", "-dir", t.TempDir(), "-rounds", "5", "-anew", "2", "-wake", "0",
+		"-duration", "20ms", "-warmup", "0", "-keys", "100", "-conns", "2", "-shares", "0", "-depths", "1"}, &out, &note)
+	if starts, rounds := strings.Count(note.String(), " started"), strings.Count(note.String(), "round "); code != exitOK || starts != 3 || rounds != 5 {
+		t.Errorf("exit %d, %d starts, %d rounds:\n%s", code, starts, rounds, &note)
 	}
 }
 

@@ -34,9 +34,9 @@ func (s *system) signal(sig os.Signal) {
 	}
 }
 
-// wake has a stopped system go on, and waits until it is what it was before: its nodes were away for
+// wake has a stopped system go on, and waits until it is what it was before, at least d: its nodes were away for
 // each other, too.
-func (s *system) wake(ctx context.Context) error {
+func (s *system) wake(ctx context.Context, d time.Duration) error {
 	s.signal(sigContinue)
 	begun := time.Now()
 	for n, p := range s.procs {
@@ -49,14 +49,10 @@ func (s *system) wake(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(wakeTime - time.Since(begun)):
+	case <-time.After(d - time.Since(begun)):
 		return s.alive()
 	}
 }
-
-// wakeTime is how long a system that was stopped has to itself before it is measured: links are made
-// again, replicas compared.
-const wakeTime = 6 * time.Second
 
 // systemNames lists what compare measures if it is not told, in the order of a round.
 func systemNames() []string {
