@@ -19,6 +19,7 @@ import (
 type plan struct {
 	load    Load // of every cell, but for targets, depth and rate
 	kai     string
+	earlier string // another build
 	dir     string
 	systems []string
 	depths  []int
@@ -54,7 +55,7 @@ func compareCommand(ctx context.Context, args []string, out, note io.Writer) err
 	}
 	r := &report{Command: shellJoin(append([]string{filepath.Base(os.Args[0]), "compare"}, args...)), Machine: machine(p.dir), Rounds: p.rounds}
 	p.systems = slices.DeleteFunc(p.systems, func(name string) bool {
-		why := missing(name, p.kai)
+		why := missing(name, p.binary(name))
 		if why != "" && !slices.Contains(r.Notes, why) {
 			r.Notes = append(r.Notes, why)
 			fmt.Fprintln(note, "SKIPPED:", why)
@@ -87,6 +88,7 @@ func parsePlan(args []string, note io.Writer) (*plan, error) {
 	fs := flag.NewFlagSet("kaibench compare", flag.ContinueOnError)
 	loadFlags(fs, &p.load)
 	fs.StringVar(&p.kai, "kai", "bin/kai", "path of the kai binary")
+	fs.StringVar(&p.earlier, "earlier", "bin/kai-earlier", "path of another build, of systems named kai-3-interval"+earlier+" and the like: what a change is worth is the ratio to it")
 	fs.StringVar(&p.dir, "dir", os.TempDir(), "where the systems keep their data while they run: the disk that is measured")
 	fs.IntVar(&p.rounds, "rounds", 3, "rounds; each measures every system once per column, in turn")
 	fs.IntVar(&p.anew, "anew", 0, "start the systems anew after so many rounds of the closed loops, 0 for never: two processes of one build may differ by more than what is looked for")
@@ -103,7 +105,7 @@ func parsePlan(args []string, note io.Writer) (*plan, error) {
 	p.systems = strings.Split(*systems, ",")
 	for _, s := range p.systems {
 		if !known(s) {
-			return nil, usagef("-systems: %q is none of %s, perhaps with %s behind a Kai's", s, strings.Join(systemNames(), ","), untraced)
+			return nil, usagef("-systems: %q is none of %s, perhaps with %s or %s behind a Kai's", s, strings.Join(systemNames(), ","), untraced, earlier)
 		}
 	}
 	ds, err := numbers("depths", *depths)
@@ -191,10 +193,18 @@ func (p *plan) measure(ctx context.Context, r *report, note io.Writer) error {
 	return nil
 }
 
+// binary is the build that a system runs, if it is a Kai.
+func (p *plan) binary(name string) string {
+	if strings.HasSuffix(strings.TrimSuffix(name, untraced), earlier) {
+		return p.earlier
+	}
+	return p.kai
+}
+
 // start starts a system and stores all keys. Close it also after an error.
 func (p *plan) start(ctx context.Context, name string, note io.Writer) (*system, error) {
 	begun := time.Now()
-	s, err := launch(ctx, name, p.kai, p.dir)
+	s, err := launch(ctx, name, p.binary(name), p.dir)
 	if err != nil {
 		return s, err
 	}

@@ -216,7 +216,10 @@ func (r *report) check() {
 		if got := r.ratio(w.Column, w.System, w.System+untraced, func(c *Cell) float64 { return c.Result.OpsPerSecond }); got > 0 && strings.HasPrefix(w.Column, "depth") {
 			r.Checks = append(r.Checks, Check{w.System, w.System + untraced, w.Column, whatOps, got, traced, got >= traced})
 		}
-		if w.System == memcachedName || w.Ratio == 0 || strings.HasSuffix(w.System, untraced) {
+		if got := r.ratio(w.Column, w.System, w.System+earlier, func(c *Cell) float64 { return c.Result.OpsPerSecond }); got > 0 {
+			r.Checks = append(r.Checks, Check{w.System, w.System + earlier, w.Column, whatOps, got, 0, true})
+		}
+		if w.System == memcachedName || w.Ratio == 0 || plain(w.System) != w.System {
 			continue
 		}
 		kind := w.System[:len("kai-1")]

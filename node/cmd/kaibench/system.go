@@ -62,9 +62,17 @@ func systemNames() []string {
 // untraced ends the name of a Kai that keeps no requests, and starts no SDK: what telemetry costs is the difference.
 const untraced = "-untraced"
 
+// earlier ends the name of a Kai of another build, for instance the one before a change.
+const earlier = "-earlier"
+
+// plain is the name without what is special about the system.
+func plain(name string) string {
+	return strings.TrimSuffix(strings.TrimSuffix(name, untraced), earlier)
+}
+
 // known reports whether there is a system of that name.
 func known(name string) bool {
-	return slices.Contains(systemNames(), strings.TrimSuffix(name, untraced)) && name != memcachedName+untraced
+	return slices.Contains(systemNames(), plain(name)) && (plain(name) != memcachedName || name == memcachedName)
 }
 
 // launch starts a system, with its data and logs in a directory of its own under dir, and waits
@@ -81,8 +89,7 @@ func launch(ctx context.Context, name, kai, dir string) (*system, error) {
 	if strings.HasPrefix(name, "kai-3") {
 		s.nodes = 3
 	}
-	plain := strings.TrimSuffix(name, untraced)
-	return s, s.kai(ctx, kai, plain[strings.LastIndexByte(plain, '-')+1:])
+	return s, s.kai(ctx, kai, plain(name)[strings.LastIndexByte(plain(name), '-')+1:])
 }
 
 // close stops the system and removes its files. It may be called on nil.
