@@ -165,12 +165,13 @@ func (s *Session) run(ops []record.Op, results []record.Result) {
 		s.wait(deadline, s.reads[firstRead:])
 	}
 	s.ended = c.now()
+	took := s.ended - s.began
 	if gets == len(ops) && s.began-s.observed >= observeEvery {
 		s.observed = s.began
-		c.observeLatency(s.ended - s.began)
+		c.observeLatency(took)
 	}
 	for i := range ops {
-		s.collect(&ops[i], &s.slots[i], &results[i], deadline)
+		s.collect(&ops[i], &s.slots[i], &results[i], deadline, took)
 	}
 }
 
@@ -221,7 +222,8 @@ func (s *Session) wait(deadline time.Time, reads []*readOp) {
 }
 
 // collect fills the result of one operation, and does what could not be done on the way; then its segment has not ended before.
-func (s *Session) collect(op *record.Op, sl *slot, res *record.Result, deadline time.Time) {
+// took is what the segment has taken without that.
+func (s *Session) collect(op *record.Op, sl *slot, res *record.Result, deadline time.Time, took time.Duration) {
 	switch {
 	case sl.read != nil:
 		o := sl.read // decided, so it needs no lock: see finish
@@ -237,6 +239,7 @@ func (s *Session) collect(op *record.Op, sl *slot, res *record.Result, deadline 
 			*res, buf = s.readSlow(op, sl.hash, deadline, nil, o.context)
 			s.slow = append(s.slow, buf)
 			s.ended = s.c.now()
+			took = s.ended - s.began
 		case failed:
 			why := whyDeadline
 			if o.corrupt {
@@ -244,11 +247,16 @@ func (s *Session) collect(op *record.Op, sl *slot, res *record.Result, deadline 
 			}
 			*res = s.c.undecidedRead(why)
 		}
-		s.keepRead(o, op, res, state == differs, s.ended-s.began)
+		s.keepRead(o, op, res, state == differs, took)
 		s.closer = s.closer[:0]
 	case sl.mut != nil:
+		refused := sl.mut.m.res.Status == record.NoStatus
 		*res = s.finish(sl.mut, deadline)
-		sl.mut.m.keep(s.c.opts.Flights, sl.mut.p, res, len(s.slots), s.ended-s.began)
+		if refused {
+			s.ended = s.c.now()
+			took = s.ended - s.began
+		}
+		sl.mut.m.keep(s.c.opts.Flights, sl.mut.p, res, len(s.slots), took)
 	}
 }
 
@@ -354,7 +362,6 @@ func (s *Session) finish(f *forward, deadline time.Time) record.Result {
 		f.m.decided = false
 		f.dispatch(true)
 		<-s.wake
-		s.ended = s.c.now()
 	}
 	return f.m.res
 }
