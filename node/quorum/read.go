@@ -130,7 +130,7 @@ func (o *readOp) send(i int, digest bool) {
 	}
 	call := &o.calls[i]
 	if i < len(o.answers) {
-		o.answers[i].sent = o.c.now()
+		o.answers[i].sent = o.c.opts.Flights.Now()
 	}
 	q := &call.Request
 	q.Trace = o.answers.tell(i, &o.context)
@@ -143,7 +143,7 @@ func (o *readOp) send(i int, digest bool) {
 // Done takes the reply to a message of its own.
 func (o *readOp) Done(call *message.Call) {
 	rep := &call.Reply
-	o.answered(call.Index, call.Digest, rep.Status, rep.Ballot, rep.Record, rep.Timing, o.c.now())
+	o.answered(call.Index, call.Digest, rep.Status, rep.Ballot, rep.Record, rep.Timing, o.c.opts.Flights.Now())
 }
 
 // answered takes one answer, which came at now. It copies what it keeps of enc, the encoded record, which is verified,

@@ -99,7 +99,7 @@ func (r *round) reset(p ring.Partition, g *Group, enough func(*Group, mask) bool
 	n := len(g.members)
 	r.kind = kind
 	r.answers.reset(r.c.opts.Flights, n)
-	r.began = r.c.now()
+	r.began = r.c.opts.Flights.Now()
 	if cap(r.calls) < n {
 		r.calls = make([]message.Call, n)
 	}
@@ -199,7 +199,7 @@ func (r *round) Done(call *message.Call) {
 func (r *round) take(call *message.Call) {
 	bit := mask(1) << call.Index
 	rep := &call.Reply
-	r.answers.say(call.Index, r.c.now(), false, rep.Status, rep.Ballot, rep.Timing)
+	r.answers.say(call.Index, r.c.opts.Flights.Now(), false, rep.Status, rep.Ballot, rep.Timing)
 	switch rep.Status {
 	case message.OK:
 		r.ok |= bit

@@ -415,7 +415,7 @@ type forwarded struct {
 
 // mutated implements the lane's callback: nobody else has m any more.
 func (f *forwarded) mutated(m *mutation) {
-	m.keep(f.c.opts.Flights, f.call.Partition, &m.res, 0, f.c.now()-m.began)
+	m.keep(f.c.opts.Flights, f.call.Partition, &m.res, 0, f.c.opts.Flights.Now()-m.began)
 	f.call.Reply.Result = m.res
 	f.call.Completion.Done(f.call)
 	if cap(f.kv) <= keepBuffer && cap(m.value) <= keepBuffer {
