@@ -58,7 +58,7 @@ func (a *answers) reset(fl *flight.Recorder, n int) {
 func (a answers) say(i int, now time.Duration, digest bool, s message.Status, b record.Ballot, t message.Timing) {
 	if i < len(a) {
 		p := &a[i].Answer
-		p.At, p.Ballot, p.Timing, p.Status, p.Digest = now, b, t, s, digest
+		p.At, p.Ballot, p.Timing, p.Status, p.Digest = max(now, 1), b, t, s, digest // 0 is no answer
 	}
 }
 
@@ -71,7 +71,7 @@ func (a answers) steps(to []flight.Step, g *Group, kind message.Kind, asked mask
 		}
 		st := flight.Step{Node: g.members[i].id, Kind: kind, Sent: max(a[i].sent, sent) - began, Span: a[i].span, Answer: a[i].Answer}
 		if st.At != 0 {
-			st.At -= began
+			st.At = max(st.At-began, 1) // this node's own replica answers by the look at the clock that the batch began with
 		}
 		to = append(to, st)
 	}
