@@ -28,6 +28,7 @@ type plan struct {
 	rounds  int
 	anew    int           // rounds after which the systems are started anew; 0: never
 	wake    time.Duration // see system.wake
+	stop    bool          // whose turn it is not is stopped
 	format  string
 	check   bool
 }
@@ -92,7 +93,8 @@ func parsePlan(args []string, note io.Writer) (*plan, error) {
 	fs.StringVar(&p.dir, "dir", os.TempDir(), "where the systems keep their data while they run: the disk that is measured")
 	fs.IntVar(&p.rounds, "rounds", 3, "rounds; each measures every system once per column, in turn")
 	fs.IntVar(&p.anew, "anew", 0, "start the systems anew after so many rounds of the closed loops, 0 for never: two processes of one build may differ by more than what is looked for")
-	fs.DurationVar(&p.wake, "wake", 6*time.Second, "how long a system that was stopped has to itself before it is measured: links are made again, replicas compared")
+	fs.DurationVar(&p.wake, "wake", 6*time.Second, "how long a system that was stopped has to itself before it is measured: links are made again, replicas compared; with -stop=false all together, once they have started")
+	fs.BoolVar(&p.stop, "stop", true, "stop systems whose turn it is not, so that they take nothing; false for many short rounds, in which a machine that changes its speed is alike for all")
 	fs.StringVar(&p.format, "o", "table", "table or json")
 	fs.BoolVar(&p.check, "check", false, "exit 1 when a figure is below its threshold, or cannot be compared")
 	systems := fs.String("systems", strings.Join(systemNames(), ","), "systems to measure; kai-3-interval"+untraced+" and the like are without telemetry")
@@ -149,7 +151,7 @@ func numbers(name, list string) (out []float64, err error) {
 }
 
 // measure starts all systems, preloads them, and fills r.Cells. The systems take turns within a round, so that a
-// machine whose speed drifts bends the figures of all alike; those whose turn it is not are stopped (SIGSTOP).
+// machine whose speed drifts bends the figures of all alike; those whose turn it is not are stopped (SIGSTOP), if p.stop.
 func (p *plan) measure(ctx context.Context, r *report, note io.Writer) error {
 	var all []*system
 	closeAll := func() {
@@ -168,7 +170,14 @@ func (p *plan) measure(ctx context.Context, r *report, note io.Writer) error {
 				if err != nil {
 					return err
 				}
-				s.signal(sigStop)
+				p.rest(s)
+			}
+			if !p.stop {
+				for _, s := range all {
+					if err := s.wake(ctx, p.wake/time.Duration(len(all))); err != nil {
+						return fmt.Errorf("%s: %w", s.name, err)
+					}
+				}
 			}
 		}
 		for _, depth := range p.depths {
@@ -239,8 +248,10 @@ func (p *plan) column(ctx context.Context, r *report, all []*system, cell Cell, 
 		c.System = s.name
 		l := p.load
 		l.Targets, l.MustHit, l.Rate, l.Depth = s.targets, true, c.Rate, max(1, c.Depth)
-		if err := s.wake(ctx, p.wake); err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
+		if p.stop {
+			if err := s.wake(ctx, p.wake); err != nil {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
 		}
 		before, others := s.cpu(), othersCPU(all, s)
 		begun := time.Now()
@@ -255,7 +266,7 @@ func (p *plan) column(ctx context.Context, r *report, all []*system, cell Cell, 
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 		took := time.Since(begun)
-		s.signal(sigStop)
+		p.rest(s)
 		c.Result = res
 		served := res.OpsPerSecond * (l.Duration + l.Warmup).Seconds()
 		c.ServerCPU = float64((s.cpu() - before).Microseconds()) / served
@@ -265,6 +276,13 @@ func (p *plan) column(ctx context.Context, r *report, all []*system, cell Cell, 
 			c.Round+1, c.column(), s.name, res.OpsPerSecond, res.Get.P50, res.Get.P99, res.Set.P50, res.Set.P99, c.ServerCPU, res.Errors())
 	}
 	return nil
+}
+
+// rest ends the turn of s.
+func (p *plan) rest(s *system) {
+	if p.stop {
+		s.signal(sigStop)
+	}
 }
 
 func othersCPU(all []*system, under *system) (sum time.Duration) {

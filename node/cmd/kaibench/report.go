@@ -65,14 +65,28 @@ func (r *report) cells(column, system string) (out []Cell) {
 
 // ratio is the median of f of a system to that of another one in the same round; 0 if there is none.
 func (r *report) ratio(column, system, base string, f func(c *Cell) float64) float64 {
+	return median(r.ratios(column, system, base, f))
+}
+
+func (r *report) ratios(column, system, base string, f func(c *Cell) float64) (v []float64) {
 	cells, others := r.cells(column, system), r.cells(column, base)
-	var v []float64
 	for i := range min(len(cells), len(others)) {
 		if b := f(&others[i]); b > 0 {
 			v = append(v, f(&cells[i])/b)
 		}
 	}
-	return median(v)
+	return v
+}
+
+// uncertainty is the standard error of the median of v, if it is distributed normally; 0 if that cannot be told.
+func uncertainty(v []float64) float64 {
+	if len(v) < 3 {
+		return 0
+	}
+	slices.Sort(v)
+	// The quartiles, because a few rounds are far off.
+	sigma := (v[len(v)*3/4] - v[len(v)/4]) / 1.35
+	return 1.25 * sigma / math.Sqrt(float64(len(v)))
 }
 
 func (r *report) row(column, system string) Row {
@@ -184,6 +198,7 @@ type Check struct {
 	Column string  `json:"column"`
 	What   string  `json:"what"`
 	Got    float64 `json:"got"`
+	Error  float64 `json:"error"` // of Got, by how much the rounds differ; 0: unknown
 	Limit  float64 `json:"limit"`
 	Passed bool    `json:"passed"`
 }
@@ -196,7 +211,7 @@ func (c Check) String() string {
 	if c.What == whatP99 {
 		sign = "≤"
 	}
-	return fmt.Sprintf("%s  %-14s  %-12s  %s %.2f × that of %s, must be %s %.2f", word, c.System, c.Column, c.What, c.Got, c.Base, sign, c.Limit)
+	return fmt.Sprintf("%s  %-14s  %-12s  %s %.2f ± %.2f × that of %s, must be %s %.2f", word, c.System, c.Column, c.What, c.Got, c.Error, c.Base, sign, c.Limit)
 }
 
 const (
@@ -211,24 +226,33 @@ func (r *report) check() {
 		"kai-1": {"depth 1": 0.8, "depth 16": 2},
 		"kai-3": {"depth 1": 0.35, "depth 16": 1},
 	}
+	ops := func(c *Cell) float64 { return c.Result.OpsPerSecond }
+	p99 := func(c *Cell) float64 { return c.Result.Get.P99 }
+	hold := func(w Row, base, what string, f func(c *Cell) float64, limit float64) {
+		v := r.ratios(w.Column, w.System, base, f)
+		if len(v) == 0 {
+			return
+		}
+		c := Check{System: w.System, Base: base, Column: w.Column, What: what, Got: median(v), Error: uncertainty(v), Limit: limit}
+		if c.Passed = c.Got >= limit; what == whatP99 {
+			c.Passed = c.Got <= limit
+		}
+		r.Checks = append(r.Checks, c)
+	}
 	for _, w := range r.Rows {
-		const traced = 0.97
-		if got := r.ratio(w.Column, w.System, w.System+untraced, func(c *Cell) float64 { return c.Result.OpsPerSecond }); got > 0 && strings.HasPrefix(w.Column, "depth") {
-			r.Checks = append(r.Checks, Check{w.System, w.System + untraced, w.Column, whatOps, got, traced, got >= traced})
+		if strings.HasPrefix(w.Column, "depth") {
+			hold(w, w.System+untraced, whatOps, ops, 0.97)
 		}
-		if got := r.ratio(w.Column, w.System, w.System+earlier, func(c *Cell) float64 { return c.Result.OpsPerSecond }); got > 0 {
-			r.Checks = append(r.Checks, Check{w.System, w.System + earlier, w.Column, whatOps, got, 0, true})
-		}
-		if w.System == memcachedName || w.Ratio == 0 || plain(w.System) != w.System {
+		hold(w, w.System+earlier, whatOps, ops, 0)
+		if w.System == memcachedName || plain(w.System) != w.System {
 			continue
 		}
 		kind := w.System[:len("kai-1")]
 		if limit := least[kind][w.Column]; limit > 0 {
-			r.Checks = append(r.Checks, Check{w.System, memcachedName, w.Column, whatOps, w.Ratio, limit, w.Ratio >= limit})
+			hold(w, memcachedName, whatOps, ops, limit)
 		}
 		if kind == "kai-3" && strings.HasPrefix(w.Column, "open") {
-			const limit = 1.5
-			r.Checks = append(r.Checks, Check{w.System, memcachedName, w.Column, whatP99, w.GetP99Ratio, limit, w.GetP99Ratio <= limit})
+			hold(w, memcachedName, whatP99, p99, 1.5)
 		}
 	}
 }
