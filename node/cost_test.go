@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"kai/node/clock"
 	"kai/node/flight"
 	"kai/node/message"
 	"kai/node/record"
@@ -43,7 +44,7 @@ func TestCostOfSpans(t *testing.T) {
 			{Node: "b", Kind: message.Read, Span: flight.Span(), Answer: flight.Answer{At: ms, Status: message.OK, Ballot: record.Ballot{Epoch: 1, Stamp: 9}, Digest: true}},
 			{Node: "c", Kind: message.Read, Span: flight.Span()},
 		}}
-		recorder.Add(f, recorder.Now(), 1)
+		recorder.Add(f, clock.Now(), 1)
 		n.spans(t.Context(), f)
 	}
 	best, rounds := time.Hour, uint64(0)

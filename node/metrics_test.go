@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"kai/node/clock"
 	"kai/node/flight"
 	"kai/node/memcache"
 	"kai/node/placement"
@@ -86,7 +87,7 @@ func TestExemplars(t *testing.T) {
 	n := &node{flights: flight.New(flight.Options{Slow: time.Millisecond})}
 	add := func(took time.Duration, s record.Status, forwarded bool) string {
 		f := &flight.Flight{Context: flight.NewContext(), Took: took, Op: record.Get, Status: s, Class: flight.Slow | flight.Diverged, Forwarded: forwarded}
-		n.flights.Add(f, n.flights.Now(), 1)
+		n.flights.Add(f, clock.Now(), 1)
 		return f.Trace()
 	}
 	add(3*time.Millisecond, record.NotFound, false)

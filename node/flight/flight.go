@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"kai/node/clock"
 	"kai/node/message"
 	"kai/node/record"
 	"kai/node/ring"
@@ -151,7 +152,8 @@ const partRate = 1000
 // Recorder remembers flights. Its methods are safe for concurrent use; on a nil Recorder nothing is kept.
 type Recorder struct {
 	o       Options
-	epoch   time.Time
+	born    time.Time     // when it was made,
+	bornAt  time.Duration // and that by clock.Now
 	salt    uint64
 	kept    [classes]atomic.Uint64
 	dropped [classes]atomic.Uint64
@@ -183,19 +185,8 @@ func New(o Options) *Recorder {
 	if o.Rate == 0 {
 		o.Rate = 100
 	}
-	return &Recorder{o: o, epoch: time.Now(), salt: rand.Uint64()} //nolint:gosec // it hides keys from who reads along, in this process' life
+	return &Recorder{o: o, born: time.Now(), bornAt: clock.Now(), salt: rand.Uint64()} //nolint:gosec // it hides keys from who reads along, in this process' life
 }
-
-// Now is the time since some moment, by the monotonic clock alone, which costs half of time.Now; 0 if nothing is kept.
-func (r *Recorder) Now() time.Duration {
-	if r == nil {
-		return 0
-	}
-	return time.Since(r.epoch)
-}
-
-// Epoch is the moment from which Now counts. r must not be nil.
-func (r *Recorder) Epoch() time.Time { return r.epoch }
 
 // Classify tells why a request that took that long is to be kept; 0: it is not, perhaps because there were too many of its classes
 // in this second, which is counted. besides is what is known beside its duration and status: Diverged, Sampled, Hinted. It is to be asked once for
@@ -213,7 +204,7 @@ func (r *Recorder) Classify(took time.Duration, s record.Status, besides Class) 
 		c |= Failed
 	}
 	if c &^= Sampled; c != 0 {
-		now := r.Now()
+		now := clock.Now() - r.bornAt
 		for i := range classes {
 			if c&(1<<i) != 0 && !r.limits[i].allow(now, r.o.Rate) {
 				r.dropped[i].Add(1)
@@ -231,7 +222,7 @@ func (r *Recorder) Sample(began time.Duration) bool {
 		return false
 	}
 	i := bits.TrailingZeros8(uint8(Sampled))
-	if !r.limits[i].allow(began, r.o.Rate) {
+	if !r.limits[i].allow(began-r.bornAt, r.o.Rate) {
 		r.dropped[i].Add(1)
 		return false
 	}
@@ -240,14 +231,14 @@ func (r *Recorder) Sample(began time.Duration) bool {
 
 // AddPart exports a part of a request that another node sampled, unless there are too many.
 func (r *Recorder) AddPart(p Part) {
-	if r != nil && r.o.ExportPart != nil && r.parts.allow(r.Now(), partRate) {
+	if r != nil && r.o.ExportPart != nil && r.parts.allow(clock.Now()-r.bornAt, partRate) {
 		r.o.ExportPart(p)
 	}
 }
 
-// Add remembers f, of the classes that Classify told. began is what Now was then. f is the recorder's from then on.
+// Add remembers f, of the classes that Classify told. began is what clock.Now was then. f is the recorder's from then on.
 func (r *Recorder) Add(f *Flight, began time.Duration, hash uint64) {
-	f.Began = r.epoch.Add(began)
+	f.Began = r.born.Add(began - r.bornAt)
 	f.Key = ring.Hash(binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(nil, r.salt), hash))
 	r.remember(f)
 	if r.o.Export != nil {

@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"kai/node/clock"
 	"kai/node/record"
 )
 
@@ -12,7 +13,7 @@ func TestRecorder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		exported := 0
 		r := New(Options{Slow: 10 * time.Millisecond, Keep: 3, Rate: 4, Export: func(*Flight) { exported++ }})
-		began := r.Now()
+		began := clock.Now()
 		if c := r.Classify(time.Millisecond, record.Found, 0); c != 0 {
 			t.Errorf("a quick one is kept as %v", c.Names())
 		}
@@ -20,8 +21,8 @@ func TestRecorder(t *testing.T) {
 			t.Errorf("%v", c.Names())
 		}
 		time.Sleep(10 * time.Millisecond)
-		if c := r.Classify(r.Now()-began, record.Stored, 0); c != Slow {
-			t.Errorf("%v after %v", c.Names(), r.Now()-began)
+		if c := r.Classify(clock.Now()-began, record.Stored, 0); c != Slow {
+			t.Errorf("%v after %v", c.Names(), clock.Now()-began)
 		}
 		for i := range 5 { // of which two are too many, after the one above
 			if c := r.Classify(time.Second, record.Stored, 0); c != 0 {
@@ -41,23 +42,24 @@ func TestRecorder(t *testing.T) {
 			}
 		})
 		time.Sleep(time.Second)
-		r.Add(&Flight{Class: r.Classify(time.Second, record.Unknown, Sampled), Took: 9}, r.Now(), 7)
+		r.Add(&Flight{Class: r.Classify(time.Second, record.Unknown, Sampled), Took: 9}, clock.Now(), 7)
 		if r.Recent(Slow, 1)[0].Took != 9 || r.Recent(Failed, 1)[0].Took != 9 || r.Recent(Sampled, 1)[0].Took != 9 {
 			t.Error("the next second's is missing")
 		}
-		if exported != 4 || r.Sample(0) {
-			t.Errorf("%d were exported, sampled %t", exported, r.Sample(0))
+		if exported != 4 || r.Sample(began) {
+			t.Errorf("%d were exported, sampled %t", exported, r.Sample(began))
 		}
+		now := clock.Now()
 		all, some, n := New(Options{Ratio: 1, Rate: 1000}), New(Options{Ratio: 0.5, Rate: 1000}), 0
 		for range 1000 {
-			if !all.Sample(0) {
+			if !all.Sample(now) {
 				t.Fatal("not all are sampled")
 			}
-			if some.Sample(0) {
+			if some.Sample(now) {
 				n++
 			}
 		}
-		if all.Sample(time.Second/2) || !all.Sample(time.Second) {
+		if all.Sample(now+time.Second/2) || !all.Sample(now+time.Second) {
 			t.Error("a second has its own number of them")
 		}
 		if n < 350 || n > 650 {
@@ -65,7 +67,7 @@ func TestRecorder(t *testing.T) {
 		}
 	})
 	var none *Recorder
-	if c := none.Classify(none.Now(), record.Unknown, Diverged|Sampled); c != 0 || none.Recent(Slow, 1) != nil {
+	if c := none.Classify(time.Hour, record.Unknown, Diverged|Sampled); c != 0 || none.Recent(Slow, 1) != nil {
 		t.Error("without a recorder something is kept")
 	}
 	if a, b := NewContext(), NewContext(); a.Trace() == b.Trace() || len(a.Trace()) != 32 {

@@ -132,6 +132,8 @@ type Request struct {
 	// Timeout is how long the sender waits, from Send on; on the wire in whole milliseconds.
 	Timeout time.Duration
 	Trace   [TraceLen]byte
+	// Came is when a link read the request, or this node's coordinator made it, by clock.Now; 0: unknown. It is not sent.
+	Came time.Duration
 }
 
 // Status of a reply: a closed set.
@@ -200,6 +202,8 @@ type Reply struct {
 	Result record.Result
 	// Timing is the replica's own account of the request, for traces.
 	Timing Timing
+	// Came is when a link read the reply, or this node's replica had it, by clock.Now; 0: unknown, so just now. It is not sent.
+	Came time.Duration
 }
 
 // Timing is a replica's own account of one request, in microseconds, saturating.

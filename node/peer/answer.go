@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"kai/node/clock"
 	"kai/node/message"
 )
 
@@ -18,8 +19,8 @@ type serverCall struct {
 	message.Call
 	x     *session
 	id    uint64
-	queue uint32 // microseconds before the Handler had it
-	began int64  // when it was read, if it is sampled; else 0
+	queue uint32        // microseconds before the Handler had it
+	began time.Duration // when it was read, if it is sampled; else 0
 	// inSend: the reader is inside Handler.Send with this call, and will flush afterwards.
 	inSend atomic.Bool
 }
@@ -49,7 +50,7 @@ func (c *serverCall) Done(call *message.Call) {
 	x := c.x
 	call.Reply.Timing.Queue += min(c.queue, ^call.Reply.Timing.Queue)
 	if c.began != 0 {
-		x.s.opts.Sampled(call, time.Duration(x.clock()-c.began))
+		x.s.opts.Sampled(call, clock.Now()-c.began)
 	}
 	o := &x.out
 	o.mu.Lock()

@@ -105,8 +105,7 @@ func def[T int | time.Duration](v *T, d T) {
 // Client is the link to one node. It meets quorum.Replica. All methods are safe for concurrent use.
 type Client struct {
 	opts    ClientOptions
-	frame   int // largest, in bytes
-	base    time.Time
+	frame   int                  // largest, in bytes
 	link    atomic.Pointer[link] // nil while not connected
 	healthy atomic.Bool
 	rtt     atomic.Int64
@@ -117,7 +116,7 @@ type Client struct {
 // NewClient returns a client that answers Unreachable until Run has connected it.
 func NewClient(o ClientOptions) *Client {
 	o = o.withDefaults()
-	return &Client{opts: o, frame: message.MaxFrame(o.MaxValue), base: time.Now()}
+	return &Client{opts: o, frame: message.MaxFrame(o.MaxValue)}
 }
 
 // Send encodes call's request for the peer; Flush (or the next tick) pushes it out. It never

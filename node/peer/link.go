@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"kai/node/clock"
 	"kai/node/message"
 )
 
@@ -23,7 +24,7 @@ type link struct {
 	asleep bool          // under out.mu: upkeep keeps no deadlines now
 	wake   chan struct{} // to upkeep; holds one
 
-	now    atomic.Int64 // coarse clock in ns since c.base, not older than a tick while calls wait
+	now    atomic.Int64 // coarse clock in ns of clock.Now, not older than a tick while calls wait
 	heard  atomic.Int64 // when something was read last
 	sample atomic.Uint64
 	// sampleAt is when the call sample was sent, sampled the tick in which; under out.mu until
@@ -42,7 +43,7 @@ func newLink(c *Client, conn net.Conn, in *inbox, version uint8) *link {
 	l := &link{c: c, version: version, in: in, wake: make(chan struct{}, 1), asleep: true}
 	l.out.init(conn, c.opts.WriteTimeout, &c.count, l.fail)
 	l.out.crowded = l.crowded
-	now := l.clock()
+	now := int64(clock.Now())
 	l.now.Store(now)
 	l.heard.Store(now)
 	return l
@@ -51,8 +52,6 @@ func newLink(c *Client, conn net.Conn, in *inbox, version uint8) *link {
 // crowded reports that others than who sent what is gathered now wait for replies: their callers
 // are likely to send next. out.mu is held.
 func (l *link) crowded() bool { return l.slots.pending() > int(l.out.frames) }
-
-func (l *link) clock() int64 { return int64(time.Since(l.c.base)) }
 
 // fail ends the link: the reader wakes up and tears it down. The first cause counts.
 func (l *link) fail(err error) {
@@ -127,11 +126,11 @@ func (l *link) send(call *message.Call) message.Status {
 func (l *link) stamp(call *message.Call, id uint64) {
 	if l.asleep {
 		l.asleep = false
-		l.now.Store(l.clock())
+		l.now.Store(int64(clock.Now()))
 		poke(l.wake)
 	}
 	if now := l.now.Load(); call.Kind == message.Read && now != l.sampled && l.sample.Load() == 0 {
-		l.sampled, l.sampleAt = now, l.clock()
+		l.sampled, l.sampleAt = now, int64(clock.Now())
 		l.sample.Store(id)
 	}
 }
@@ -142,7 +141,7 @@ func (l *link) read() error {
 		if err := l.in.fill(); err != nil {
 			return fmt.Errorf("peer: read: %w", err)
 		}
-		now := l.clock()
+		now := int64(clock.Now())
 		l.heard.Store(now)
 		if !l.c.healthy.Load() {
 			l.up()
@@ -211,6 +210,7 @@ func (l *link) reply(h message.Head, frame []byte, now int64) {
 		l.c.opts.Logger.Error("reply not understood", "node", l.c.opts.Node, "error", err)
 		call.Reply = message.Reply{Status: message.TimedOut}
 	}
+	call.Reply.Came = time.Duration(now)
 	l.claimed = append(l.claimed, h.ID)
 	call.Completion.Done(call)
 }

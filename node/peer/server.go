@@ -84,7 +84,6 @@ func (o ServerOptions) withDefaults() ServerOptions {
 type Server struct {
 	opts  ServerOptions
 	frame int // largest, in bytes
-	base  time.Time
 	count counters
 	quiet throttle
 
@@ -101,7 +100,7 @@ type Server struct {
 // NewServer returns a server for Serve.
 func NewServer(o ServerOptions) *Server {
 	o = o.withDefaults()
-	s := &Server{opts: o, frame: message.MaxFrame(o.MaxValue), base: time.Now()}
+	s := &Server{opts: o, frame: message.MaxFrame(o.MaxValue)}
 	s.sessions.Store(new([]*session))
 	return s
 }

@@ -105,14 +105,14 @@ func TestOverdueRequestsDoNotReachTheHandler(t *testing.T) {
 	x := newSession(s, far, nil)
 	q := read("k")
 	frame := message.AppendRequest(nil, 7, &q)
-	if err := x.handle(frame, q.Timeout+1); err != nil {
+	if err := x.handle(frame, 1, 1+q.Timeout+1); err != nil {
 		t.Fatal(err)
 	}
 	var rep message.Reply
 	if _, err := message.ParseReply(x.out.buf, q.Key, &rep); err != nil || rep.Status != message.Busy || reached != 0 {
 		t.Errorf("%v, %v, handler reached %d times", rep.Status, err, reached)
 	}
-	if err := x.handle(frame, q.Timeout); err != nil || reached != 1 {
+	if err := x.handle(frame, 1, 1+q.Timeout); err != nil || reached != 1 {
 		t.Errorf("in time: %v, handler reached %d times", err, reached)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"kai/node/clock"
 	"kai/node/message"
 )
 
@@ -46,8 +47,6 @@ func newSession(s *Server, conn net.Conn, in *inbox) *session {
 	return x
 }
 
-func (x *session) clock() int64 { return int64(time.Since(x.s.base)) }
-
 // run serves requests until the connection breaks or ctx ends; then it lets the Handler finish.
 func (x *session) run(ctx context.Context) {
 	var writer sync.WaitGroup
@@ -78,7 +77,7 @@ func (x *session) read() error {
 		if err := x.await(); err != nil {
 			return err
 		}
-		start := x.clock()
+		start := clock.Now()
 		now := start
 		var frames uint64
 		for {
@@ -90,9 +89,9 @@ func (x *session) read() error {
 				break
 			}
 			if frames++; frames%clockEvery == 0 {
-				now = x.clock()
+				now = clock.Now()
 			}
-			if err := x.handle(frame, time.Duration(now-start)); err != nil {
+			if err := x.handle(frame, start, now); err != nil {
 				return err
 			}
 		}
@@ -104,7 +103,7 @@ func (x *session) read() error {
 
 // await reads once. The deadline that notices a dead client is renewed once in a while only.
 func (x *session) await() error {
-	if now, idle := x.clock(), int64(x.s.opts.IdleTimeout); x.waitTil-now < idle/2 {
+	if now, idle := int64(clock.Now()), int64(x.s.opts.IdleTimeout); x.waitTil-now < idle/2 {
 		x.waitTil = now + idle
 		if err := x.out.conn.SetReadDeadline(time.Now().Add(x.s.opts.IdleTimeout)); err != nil {
 			return err
@@ -116,7 +115,7 @@ func (x *session) await() error {
 	return x.in.fill()
 }
 
-func (x *session) handle(frame []byte, waited time.Duration) error {
+func (x *session) handle(frame []byte, start, now time.Duration) error {
 	h, err := message.ParseHead(frame)
 	if err != nil {
 		return err
@@ -130,12 +129,14 @@ func (x *session) handle(frame []byte, waited time.Duration) error {
 	case h.Type == message.TypeReply:
 		return fmt.Errorf("%w: %d", errUnknownFrame, h.Type)
 	case h.Type < message.TypeControl:
-		x.request(h, frame, waited)
+		x.request(h, frame, start, now)
 	}
 	return nil
 }
 
-func (x *session) request(h message.Head, frame []byte, waited time.Duration) {
+// request hands over what was read at start, and whose turn it is now.
+func (x *session) request(h message.Head, frame []byte, start, now time.Duration) {
+	waited := now - start
 	c := x.take()
 	if c == nil {
 		x.s.count.busy.Add(1)
@@ -157,8 +158,9 @@ func (x *session) request(h message.Head, frame []byte, waited time.Duration) {
 	c.id, c.queue = h.ID, uint32(min(waited/time.Microsecond, 1<<32-1))
 	c.began = 0
 	if x.s.opts.Sampled != nil && message.Sampled(&c.Trace) {
-		c.began = max(1, x.clock()-int64(waited))
+		c.began = start
 	}
+	c.Request.Came = now
 	c.Reply = message.Reply{}
 	c.Completion = c
 	x.handed.Add(1)

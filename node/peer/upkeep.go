@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"kai/node/clock"
 	"kai/node/message"
 )
 
@@ -15,7 +16,7 @@ func (l *link) upkeep() {
 	o := &l.c.opts
 	timer := time.NewTimer(o.Heartbeat)
 	defer timer.Stop()
-	var beat int64
+	beat := int64(clock.Now())
 	var late []uint64
 	for {
 		select {
@@ -24,7 +25,7 @@ func (l *link) upkeep() {
 		case <-l.wake:
 		case <-timer.C:
 		}
-		now := l.clock()
+		now := int64(clock.Now())
 		l.now.Store(now)
 		if now-beat >= int64(o.Heartbeat) {
 			beat = now

@@ -94,7 +94,6 @@ type Coordinator struct {
 	forwards sync.Pool // of *forward
 	// forwardeds is a pool of *forwarded.
 	forwardeds sync.Pool
-	epoch      time.Time // from which now counts
 	latency    atomic.Int64
 	tail       tail
 	counters   Counters
@@ -114,9 +113,6 @@ type Counters struct {
 // New makes a coordinator without routes: until SetRoutes everything is unavailable.
 func New(opts Options) *Coordinator {
 	c := &Coordinator{opts: opts}
-	if c.epoch = time.Now(); opts.Flights != nil {
-		c.epoch = opts.Flights.Epoch()
-	}
 	c.SetSlot(opts.Slot)
 	c.routes.Store(&Routes{})
 	c.rounds.New = func() any { return newRound(c) }
@@ -128,10 +124,6 @@ func New(opts Options) *Coordinator {
 	c.sticky.init(opts.StickyKeys)
 	return c
 }
-
-// now is the time since epoch, by the monotonic clock alone: half of what time.Now costs. It is the clock of flights, too, whose own looks
-// (Recorder.Now) cost nothing where none are kept. At thirty nanoseconds a look, a batch looks at it when it begins and when it is answered, and not for each of its operations.
-func (c *Coordinator) now() time.Duration { return time.Since(c.epoch) }
 
 // SetRoutes replaces the routes. Rounds under way end with those they began with.
 func (c *Coordinator) SetRoutes(r *Routes) {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"kai/node/clock"
 	"kai/node/message"
 	"kai/node/record"
 )
@@ -54,9 +55,9 @@ func (c *Coordinator) tryExpress(l *lane, m *mutation, s *Session) bool {
 	c.counters.Rounds.Add(1)
 	l.next.Ballot = b
 	l.enc = record.Append(l.enc[:0], l.keyBytes, &l.next)
-	timeout := max(min(m.deadline.Sub(c.epoch.Add(m.began)), c.opts.Timeout/4), time.Millisecond) // it began just now
+	timeout := max(min(m.deadline.Sub(clock.Time(m.began)), c.opts.Timeout/4), time.Millisecond) // it began just now
 	r := c.rounds.Get().(*round)
-	r.reset(l.p, g, writeQuorum, message.Accept)
+	r.reset(l.p, g, writeQuorum, message.Accept, m.began)
 	r.keep(l.keyBytes)
 	if m.context.Sampled() {
 		r.context = m.context
@@ -72,7 +73,7 @@ func (c *Coordinator) tryExpress(l *lane, m *mutation, s *Session) bool {
 func (r *round) proposeAll(timeout time.Duration, s *Session) {
 	g, x := r.g, &r.express
 	req := message.Request{Kind: message.Accept, Partition: r.p, Epoch: g.conf.Epoch, Hash: x.l.hash,
-		Key: x.l.keyBytes, Record: x.l.enc, Next: x.next, Timeout: timeout}
+		Key: x.l.keyBytes, Record: x.l.enc, Next: x.next, Timeout: timeout, Came: r.began}
 	ask := func(i int) {
 		call := &r.calls[i]
 		call.Request, call.Reply = req, message.Reply{}

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"kai/node/clock"
 	"kai/node/flight"
 	"kai/node/message"
 	"kai/node/record"
@@ -13,7 +14,7 @@ import (
 // maxSteps bounds what is remembered of one request: many tries look alike.
 const maxSteps = 24
 
-// answers is what the members of a group have said so far, by member; empty if no flights are kept. Times are those of the recorder's clock.
+// answers is what the members of a group have said so far, by member; empty if no flights are kept. Times are those of clock.Now.
 type answers []said
 
 type said struct {
@@ -78,6 +79,22 @@ func (a answers) steps(to []flight.Step, g *Group, kind message.Kind, asked mask
 	return to
 }
 
+// came is that time, if it is known, and else now.
+func came(at time.Duration) time.Duration {
+	if at != 0 {
+		return at
+	}
+	return clock.Now()
+}
+
+// heard is when rep came, for flights; 0 if none are kept.
+func (c *Coordinator) heard(rep *message.Reply) time.Duration {
+	if c.opts.Flights == nil {
+		return 0
+	}
+	return came(rep.Came)
+}
+
 // sample is the context of a request that began then, if it is to be kept by chance.
 func sample(fl *flight.Recorder, began time.Duration) (c flight.Context) {
 	if fl.Sample(began) {
@@ -107,6 +124,7 @@ func (r *round) note(m *mutation) {
 			}
 			r.context = m.context // for the hint, which may come of it
 		}
+		m.heard = r.heard
 		m.steps = r.answers.steps(m.steps, r.g, r.kind, r.g.all(), r.began, m.began)
 	}
 }

@@ -24,6 +24,7 @@ type mutation struct {
 	rewrite  bool // the state is written even if nothing changes
 	// Of its flight:
 	began   time.Duration
+	heard   time.Duration // see round.heard
 	context flight.Context
 	hinted  bool
 	steps   []flight.Step

@@ -75,7 +75,7 @@ func (m *manyRead) Done(call *message.Call) {
 		m.release()
 		return
 	}
-	rest, s, now := call.Reply.Items, call.Reply.Status, m.c.opts.Flights.Now()
+	rest, s, now := call.Reply.Items, call.Reply.Status, m.c.heard(&call.Reply)
 	for i := range m.asks {
 		x := &m.asks[i]
 		a, ok := message.Answer{Status: s}, true

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"kai/node/clock"
 	"kai/node/flight"
 	"kai/node/message"
 	"kai/node/record"
@@ -130,7 +131,7 @@ func (o *readOp) send(i int, digest bool) {
 	}
 	call := &o.calls[i]
 	if i < len(o.answers) {
-		o.answers[i].sent = o.c.opts.Flights.Now()
+		o.answers[i].sent = clock.Now()
 	}
 	q := &call.Request
 	q.Trace = o.answers.tell(i, &o.context)
@@ -143,7 +144,7 @@ func (o *readOp) send(i int, digest bool) {
 // Done takes the reply to a message of its own.
 func (o *readOp) Done(call *message.Call) {
 	rep := &call.Reply
-	o.answered(call.Index, call.Digest, rep.Status, rep.Ballot, rep.Record, rep.Timing, o.c.opts.Flights.Now())
+	o.answered(call.Index, call.Digest, rep.Status, rep.Ballot, rep.Record, rep.Timing, o.c.heard(rep))
 }
 
 // answered takes one answer, which came at now. It copies what it keeps of enc, the encoded record, which is verified,

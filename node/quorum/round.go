@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"kai/node/clock"
 	"kai/node/flight"
 	"kai/node/message"
 	"kai/node/record"
@@ -35,7 +36,8 @@ type round struct {
 	answers answers
 	context flight.Context // zero unless a request of it is sampled, or known to need a hint
 	kind    message.Kind
-	began   time.Duration // by the clock of flights
+	began   time.Duration // by clock.Now
+	heard   time.Duration // when the last reply came that was waited for
 
 	express express // l is nil unless the round is one
 
@@ -61,12 +63,12 @@ func writeQuorum(g *Group, m mask) bool { return g.writes(m) }
 func (c *Coordinator) round(p ring.Partition, g *Group, req *message.Request, enough func(*Group, mask) bool, timeout time.Duration, context flight.Context) *round {
 	r := c.rounds.Get().(*round)
 	n := len(g.members)
-	r.reset(p, g, enough, req.Kind)
+	r.reset(p, g, enough, req.Kind, clock.Now())
 	r.context = context
 	if req.Kind == message.Accept {
 		r.keep(req.Key)
 	}
-	req.Partition, req.Epoch, req.Timeout = p, g.conf.Epoch, timeout
+	req.Partition, req.Epoch, req.Timeout, req.Came = p, g.conf.Epoch, timeout, r.began
 	for i := range n {
 		call := &r.calls[i]
 		call.Request = *req
@@ -95,11 +97,11 @@ func (c *Coordinator) round(p ring.Partition, g *Group, req *message.Request, en
 	return r
 }
 
-func (r *round) reset(p ring.Partition, g *Group, enough func(*Group, mask) bool, kind message.Kind) {
+func (r *round) reset(p ring.Partition, g *Group, enough func(*Group, mask) bool, kind message.Kind, now time.Duration) {
 	n := len(g.members)
 	r.kind = kind
 	r.answers.reset(r.c.opts.Flights, n)
-	r.began = r.c.opts.Flights.Now()
+	r.began, r.heard = now, 0
 	if cap(r.calls) < n {
 		r.calls = make([]message.Call, n)
 	}
@@ -199,7 +201,10 @@ func (r *round) Done(call *message.Call) {
 func (r *round) take(call *message.Call) {
 	bit := mask(1) << call.Index
 	rep := &call.Reply
-	r.answers.say(call.Index, r.c.opts.Flights.Now(), false, rep.Status, rep.Ballot, rep.Timing)
+	if len(r.answers) > 0 {
+		r.heard = came(rep.Came)
+	}
+	r.answers.say(call.Index, r.heard, false, rep.Status, rep.Ballot, rep.Timing)
 	switch rep.Status {
 	case message.OK:
 		r.ok |= bit

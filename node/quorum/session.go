@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"kai/node/clock"
 	"kai/node/flight"
 	"kai/node/message"
 	"kai/node/record"
@@ -23,7 +24,7 @@ type Session struct {
 	slots    []slot     // by operation of the segment
 	touched  []Replica  // links to flush
 	many     []*manyRead
-	began    time.Duration // of the segment, by the coordinator's clock, like the next two
+	began    time.Duration // of the segment, by clock.Now, like the next two
 	ended    time.Duration // of the segment before, when all of it was decided
 	closer   []flight.Step // of the get that is looked at more closely
 	observed time.Duration // when the gets began whose latency was observed last
@@ -69,7 +70,7 @@ func (s *Session) recycle() {
 // slices must stay valid until Execute returns. It returns how long it took.
 func (s *Session) Execute(ops []record.Op, results []record.Result) time.Duration {
 	s.recycle()
-	began := s.c.now()
+	began := clock.Now()
 	s.ended = began
 	if len(ops) == 0 { // the caller will rest: keep nothing alive meanwhile
 		clear(s.slots[:cap(s.slots)])
@@ -130,7 +131,7 @@ func (s *Session) flush() {
 func (s *Session) run(ops []record.Op, results []record.Result) {
 	c := s.c
 	s.began = s.ended
-	deadline := c.epoch.Add(s.began + c.opts.Timeout)
+	deadline := clock.Time(s.began + c.opts.Timeout)
 	// One more than there are, so that it cannot reach 0 before all are on their way. Whoever brings
 	// it to 0 wakes this goroutine, once; if that is this goroutine itself, nobody does.
 	s.pending.Store(int32(len(ops)) + 1)
@@ -158,13 +159,13 @@ func (s *Session) run(ops []record.Op, results []record.Result) {
 	s.flush()
 	asked := s.began
 	if gets < len(ops) { // starting mutations may have taken a while
-		asked = c.now()
+		asked = clock.Now()
 	}
 	s.readHere(s.reads[firstRead:], asked)
 	if s.pending.Add(-1) != 0 {
 		s.wait(deadline, s.reads[firstRead:])
 	}
-	s.ended = c.now()
+	s.ended = clock.Now()
 	took := s.ended - s.began
 	if gets == len(ops) && s.began-s.observed >= observeEvery {
 		s.observed = s.began
@@ -238,7 +239,7 @@ func (s *Session) collect(op *record.Op, sl *slot, res *record.Result, deadline 
 			var buf []byte
 			*res, buf = s.readSlow(op, sl.hash, deadline, nil, o.context)
 			s.slow = append(s.slow, buf)
-			s.ended = s.c.now()
+			s.ended = clock.Now()
 			took = s.ended - s.began
 		case failed:
 			why := whyDeadline
@@ -253,7 +254,7 @@ func (s *Session) collect(op *record.Op, sl *slot, res *record.Result, deadline 
 		refused := sl.mut.m.res.Status == record.NoStatus
 		*res = s.finish(sl.mut, deadline)
 		if refused {
-			s.ended = s.c.now()
+			s.ended = clock.Now()
 			took = s.ended - s.began
 		}
 		sl.mut.m.keep(s.c.opts.Flights, sl.mut.p, res, len(s.slots), took)
@@ -307,8 +308,12 @@ func (f *forward) dispatch(inline bool) bool {
 	f.call.Request = message.Request{Kind: message.Mutate, Partition: f.p, Epoch: f.g.conf.Epoch, Hash: f.m.hash,
 		Key: f.m.op.Key, Op: f.m.op, Timeout: max(time.Until(f.m.deadline), time.Millisecond)}
 	if c.opts.Flights != nil {
-		if f.sent = c.now(); f.m.context == (flight.Context{}) {
+		if f.m.context == (flight.Context{}) {
 			f.m.context = flight.NewContext()
+		}
+		f.sent = f.m.began
+		if f.tried != 1<<i { // not the first one
+			f.sent = clock.Now()
 		}
 		f.span = flight.Span()
 		f.call.Trace = f.m.context.From(f.span)
@@ -329,7 +334,7 @@ func (f *forward) Done(call *message.Call) {
 	call.Reply = message.Reply{} // its slices are the link's
 	if c := f.s.c; c.opts.Flights != nil && len(f.m.steps) < maxSteps {
 		f.m.steps = append(f.m.steps, flight.Step{Node: f.g.members[call.Index].id, Kind: message.Mutate, Sent: f.sent - f.m.began, Span: f.span,
-			Answer: flight.Answer{At: c.now() - f.m.began, Timing: rep.Timing, Status: rep.Status}})
+			Answer: flight.Answer{At: max(came(call.Reply.Came)-f.m.began, 1), Timing: rep.Timing, Status: rep.Status}})
 	}
 	switch {
 	case rep.Status == message.OK && rep.Result.Status != record.NoStatus:
@@ -394,8 +399,8 @@ func (c *Coordinator) Forwarded(call *message.Call) {
 		op.Key, op.Value = f.kv[:len(op.Key):len(op.Key)], f.kv[len(op.Key):]
 		// The answer needs some of the time for its way back; nobody gets more than a client here.
 		timeout := min(call.Timeout, c.opts.Timeout)
-		began := c.now()
-		deadline := c.epoch.Add(began + timeout - timeout/16)
+		began := came(call.Request.Came)
+		deadline := clock.Time(began + timeout - timeout/16)
 		f.call = call
 		f.m = mutation{op: op, hash: call.Hash, deadline: deadline, attempts: f.m.attempts[:0], value: f.m.value[:0], done: f,
 			began: began, context: flight.Context(call.Trace), steps: f.m.steps[:0]}
@@ -415,7 +420,9 @@ type forwarded struct {
 
 // mutated implements the lane's callback: nobody else has m any more.
 func (f *forwarded) mutated(m *mutation) {
-	m.keep(f.c.opts.Flights, f.call.Partition, &m.res, 0, f.c.opts.Flights.Now()-m.began)
+	if f.c.opts.Flights != nil {
+		m.keep(f.c.opts.Flights, f.call.Partition, &m.res, 0, came(m.heard)-m.began)
+	}
 	f.call.Reply.Result = m.res
 	f.call.Completion.Done(f.call)
 	if cap(f.kv) <= keepBuffer && cap(m.value) <= keepBuffer {

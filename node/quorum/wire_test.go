@@ -177,6 +177,7 @@ type relay struct {
 // Done implements message.Completion.
 func (r *relay) Done(*message.Call) {
 	rep := r.call.Reply
+	rep.Came = 0 // not sent
 	r.back.Reply = rep
 	r.back.Completion.Done(r.back)
 	for _, b := range [][]byte{rep.Record, rep.Items, rep.Result.Value} {

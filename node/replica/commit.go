@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"kai/node/clock"
 	"kai/node/message"
 	"kai/node/ring"
 )
@@ -17,7 +18,7 @@ type commit struct {
 	// change is what the write does to its leaf's sum; lost: nobody knows.
 	change uint64
 	lost   bool
-	start  time.Time
+	start  time.Duration
 	inPut  atomic.Bool // neither Put has returned nor the store answered
 	err    error
 }
@@ -34,7 +35,8 @@ func (c *commit) Committed(err error) {
 // finish answers the write and whoever waited for it.
 func (c *commit) finish() {
 	r, call, err := c.r, c.call, c.err
-	call.Reply.Timing.Store = micros(time.Since(c.start))
+	now := clock.Now()
+	call.Reply.Timing.Store, call.Reply.Came = micros(now-c.start), now
 	st := r.stripe(c.hash)
 	st.mu.Lock()
 	r.sums.ended(c.p, c.hash, c.change, c.lost || err != nil)

@@ -44,8 +44,8 @@ type Fence struct {
 	now     func() time.Time
 	boot    uint64 // ticks found on disk at start
 	durable atomic.Uint64
-	seen    atomic.Uint64 // the highest ticks observed that were ahead of the clock
-	lasts   [clocks]clock // a partition's by its number
+	seen    atomic.Uint64  // the highest ticks observed that were ahead of the clock
+	lasts   [clocks]newest // a partition's by its number
 
 	mu      sync.Mutex
 	staged  uint64
@@ -57,8 +57,8 @@ type Fence struct {
 // all, a node that writes more than 125,000 stamps a second would leave the clock behind, until its replicas, and it itself, refuse its ballots.
 const clocks = 256
 
-// clock is the ticks of the newest stamp issued, on a cache line of its own.
-type clock struct {
+// newest is the ticks of the newest stamp issued, on a cache line of its own.
+type newest struct {
 	atomic.Uint64
 	_ [56]byte
 }

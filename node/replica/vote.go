@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"kai/node/clock"
 	"kai/node/message"
 	"kai/node/record"
 	"kai/node/ring"
@@ -227,7 +228,10 @@ func (r *Replica) stage(st *stripe, call *message.Call, b, acc record.Ballot, re
 	p.newest = b
 	p.writes++
 	c := r.commits.Get().(*commit)
-	c.call, c.p, c.hash, c.start = call, call.Partition, call.Hash, time.Now()
+	c.call, c.p, c.hash, c.start = call, call.Partition, call.Hash, call.Request.Came
+	if c.start == 0 {
+		c.start = clock.Now()
+	}
 	c.change, c.lost = message.Term(call.Hash, b)-message.Term(call.Hash, acc), !readable
 	r.sums.staged(c.p, c.hash)
 	c.inPut.Store(true)
