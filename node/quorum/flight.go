@@ -124,7 +124,9 @@ func (r *round) note(m *mutation) {
 			}
 			r.context = m.context // for the hint, which may come of it
 		}
-		m.heard = r.heard
+		if m.heard = 0; r.kind == message.Accept && r.won() { // which decides it
+			m.heard = r.heard
+		}
 		m.steps = r.answers.steps(m.steps, r.g, r.kind, r.g.all(), r.began, m.began)
 	}
 }

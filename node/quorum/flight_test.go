@@ -115,6 +115,21 @@ func TestFlightOfAForwardedSet(t *testing.T) {
 }
 
 // Nothing kept costs no allocation: a set with flights has no more than one without.
+// A forwarded set whose round was answered, and which was given up later, has taken until then.
+func TestFlightOfAForwardedSetThatFails(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, 4, majority)
+		r.nodes[0].wires[1].setHook(func(c *message.Call) message.Status {
+			r.nodes[0].stamps.fail.Store(c.Kind == message.Prepare)
+			return deliver
+		})
+		r.want("set", r.do(3, set("w")), record.Unavailable, "")
+		if f := r.kept(0, flight.Failed); !f.Forwarded || f.Took < timeout/2 || f.Class&flight.Slow == 0 || len(f.Steps) == 0 {
+			t.Errorf("it took %v, %v, %d steps", f.Took, f.Class.Names(), len(f.Steps))
+		}
+	})
+}
+
 func TestFlightsAllocateNothing(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector empties pools at random")

@@ -24,7 +24,7 @@ type mutation struct {
 	rewrite  bool // the state is written even if nothing changes
 	// Of its flight:
 	began   time.Duration
-	heard   time.Duration // see round.heard
+	heard   time.Duration // when the reply came that decided it; 0: it was decided otherwise
 	context flight.Context
 	hinted  bool
 	steps   []flight.Step

@@ -334,7 +334,7 @@ func (f *forward) Done(call *message.Call) {
 	call.Reply = message.Reply{} // its slices are the link's
 	if c := f.s.c; c.opts.Flights != nil && len(f.m.steps) < maxSteps {
 		f.m.steps = append(f.m.steps, flight.Step{Node: f.g.members[call.Index].id, Kind: message.Mutate, Sent: f.sent - f.m.began, Span: f.span,
-			Answer: flight.Answer{At: max(came(call.Reply.Came)-f.m.began, 1), Timing: rep.Timing, Status: rep.Status}})
+			Answer: flight.Answer{At: max(came(rep.Came)-f.m.began, 1), Timing: rep.Timing, Status: rep.Status}})
 	}
 	switch {
 	case rep.Status == message.OK && rep.Result.Status != record.NoStatus:
