@@ -3,6 +3,7 @@ package backup
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -50,22 +51,59 @@ func (t *taking) upload(ctx context.Context, p int) (err error) {
 // of a large partition is in few pieces.
 const gathered = 16 * frameSize
 
-// heldAtMost is the largest buffer of one leaf that is kept for the next partition.
-const heldAtMost = 4 * gathered / 1024
+// gathering is records that wait to be put into frames: as they came, and where each is. Kept in a buffer for each leaf, they would cost more:
+// each would be written somewhere else, and its length be looked up again.
+type gathering struct {
+	raw     []byte
+	records []place
+	order   []place // records by leaf
+	counts  []int   // by leaf
+}
+
+// place is a record in gathering.raw.
+type place struct{ leaf, offset, length int32 }
+
+func (g *gathering) add(r Record) {
+	offset := len(g.raw)
+	g.raw = appendRecord(g.raw, r)
+	g.records = append(g.records, place{int32(r.Leaf), int32(offset), int32(len(g.raw) - offset)})
+}
+
+// byLeaf returns the records in the order of leaves, those of each in the order in which they came. It is good until the next add.
+func (g *gathering) byLeaf(leaves int) []place {
+	if len(g.counts) < leaves {
+		g.counts = make([]int, leaves)
+	}
+	clear(g.counts)
+	for _, r := range g.records {
+		g.counts[r.leaf]++
+	}
+	at := 0
+	for l, n := range g.counts {
+		g.counts[l], at = at, at+n
+	}
+	g.order = slices.Grow(g.order[:0], len(g.records))[:len(g.records)]
+	for _, r := range g.records {
+		g.order[g.counts[r.leaf]] = r
+		g.counts[r.leaf]++
+	}
+	return g.order
+}
+
+func (g *gathering) reset() {
+	g.raw, g.records = g.raw[:0], g.records[:0]
+	if cap(g.raw) > 2*gathered {
+		g.raw = nil
+	}
+}
 
 // gather reads the records of leaves, and adds frames of them.
 func (t *taking) gather(ctx context.Context, b *built, leaves []int) error {
-	if t.held == nil {
-		t.held = make([][]byte, t.o.Leaves)
-	}
-	held, wanted := t.held, make([]bool, t.o.Leaves)
-	for l := range held {
-		held[l] = held[l][:0] // one that failed may have left some
-	}
+	held, wanted := &t.held, make([]bool, t.o.Leaves)
+	held.reset() // a partition that failed may have left some
 	for _, l := range leaves {
 		wanted[l] = true
 	}
-	size := 0
 	write := func() error {
 		var frame []byte
 		end := func() error {
@@ -81,28 +119,25 @@ func (t *taking) gather(ctx context.Context, b *built, leaves []int) error {
 			frame = nil
 			return nil
 		}
-		for _, l := range leaves {
-			for rest := held[l]; len(rest) > 0; {
-				n := cut(rest, frameSize-len(frame))
-				if n == 0 && len(frame) > 0 {
-					if err := end(); err != nil {
-						return err
-					}
-					continue
-				} else if n == 0 {
-					n = cut(rest, maxRaw) // one record, larger than a frame should be
+		of := int32(-1) // the leaf of the piece that grows; -1: none
+		for _, r := range held.byLeaf(t.o.Leaves) {
+			if len(frame) > 0 && len(frame)+int(r.length) > frameSize {
+				if err := end(); err != nil {
+					return err
 				}
-				if frame == nil {
-					frame = t.pack.buffer()
-				}
-				b.table.leaves[l].pieces = append(b.table.leaves[l].pieces, piece{len(b.table.frames), len(frame), n})
-				frame, rest = append(frame, rest[:n]...), rest[n:]
+				of = -1
 			}
-			if held[l] = held[l][:0]; cap(held[l]) > heldAtMost {
-				held[l] = nil
+			if frame == nil {
+				frame = t.pack.buffer()
 			}
+			l := &b.table.leaves[r.leaf]
+			if r.leaf != of {
+				l.pieces, of = append(l.pieces, piece{len(b.table.frames), len(frame), 0}), r.leaf
+			}
+			l.pieces[len(l.pieces)-1].length += int(r.length)
+			frame = append(frame, held.raw[r.offset:r.offset+r.length]...)
 		}
-		size = 0
+		held.reset()
 		return end()
 	}
 	err := t.o.Source.Records(ctx, b.entry.Partition, leaves, func(r Record) error {
@@ -112,12 +147,10 @@ func (t *taking) gather(ctx context.Context, b *built, leaves []int) error {
 		l := &b.table.leaves[r.Leaf]
 		l.sum += r.Sum
 		l.records++
-		before := len(held[r.Leaf])
-		held[r.Leaf] = appendRecord(held[r.Leaf], r)
-		size += len(held[r.Leaf]) - before
+		held.add(r)
 		return nil
 	}, func() error {
-		if size < gathered {
+		if len(held.raw) < gathered {
 			return nil
 		}
 		return write()
@@ -126,18 +159,4 @@ func (t *taking) gather(ctx context.Context, b *built, leaves []int) error {
 		return err
 	}
 	return write()
-}
-
-// cut is how many bytes of records are at most limit long, none of them parted. With maxRaw it is one record.
-func cut(records []byte, limit int) (n int) {
-	for rest := records; len(rest) > 0; {
-		_, _, behind, ok := nextRecord(rest)
-		if end := len(records) - len(behind); !ok || end > limit {
-			break
-		} else if n = end; limit == maxRaw {
-			break
-		}
-		rest = behind
-	}
-	return n
 }

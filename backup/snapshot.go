@@ -67,9 +67,9 @@ type taking struct {
 	pack   *packer       // of records
 	tables *packer
 	ready  []*built
-	held   [][]byte // gather's, by leaf: used again
-	parts  int      // numbers of this node's parts that are taken
-	told   struct { // when the last part was written
+	held   gathering // gather's, used again
+	parts  int       // numbers of this node's parts that are taken
+	told   struct {  // when the last part was written
 		bytes int64 // of pack by then
 		at    time.Time
 	}
@@ -103,6 +103,7 @@ func (s *Snapshotter) Take(ctx context.Context, id string, turn func(partition i
 		return t.done, err
 	}
 	if t.tables, err = newPacker(s.o.Bucket, id+" "+s.o.Node+" "+strconv.FormatInt(time.Now().UnixNano(), 36)+" tables"); err != nil {
+		t.pack.close()
 		return t.done, err
 	}
 	err = t.work(ctx, turn)

@@ -69,8 +69,64 @@ func confsOf(d *dataPath) []ring.Configuration {
 	return confs
 }
 
-// BenchmarkSnapshot moves the same records by: Badger's own stream writer, into an empty table; a founding's load from a bucket, commit log and checks
-// included; a scan of all partitions; a snapshot, into a bucket that is a directory. Figures are of the records' encodings.
+// plainBadger is an empty Badger, as Badger itself would have it, but for compression, which Kai's has not either.
+func plainBadger(b *testing.B) *badger.DB {
+	b.Helper()
+	db, err := badger.Open(badger.DefaultOptions(b.TempDir()).WithLogger(nil).WithCompression(0))
+	if err != nil {
+		b.Fatal(err)
+	}
+	return db
+}
+
+// stream writes items, which are in order, by Badger's stream writer.
+func stream(b *testing.B, db *badger.DB, items []*pb.KV) {
+	b.Helper()
+	w := db.NewStreamWriter()
+	if err := w.Prepare(); err != nil {
+		b.Fatal(err)
+	}
+	buf := z.NewBuffer(1<<20, "bench")
+	defer func() { _ = buf.Release() }()
+	for i, kv := range items {
+		badger.KVToBuffer(kv, buf)
+		if buf.LenNoPadding() > 1<<20 || i == len(items)-1 {
+			if err := w.Write(buf); err != nil {
+				b.Fatal(err)
+			}
+			buf.Reset()
+		}
+	}
+	if err := w.Flush(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// prefixScan reads all keys of a prefix and their values, as Badger's documentation shows it, and returns the bytes of both, without the prefix.
+func prefixScan(b *testing.B, db *badger.DB, prefix []byte, prefetch bool) (size int64) {
+	b.Helper()
+	o := badger.DefaultIteratorOptions
+	o.PrefetchValues, o.Prefix = prefetch, prefix
+	err := db.View(func(txn *badger.Txn) error {
+		it := txn.NewIterator(o)
+		defer it.Close()
+		for it.Rewind(); it.Valid(); it.Next() {
+			item := it.Item()
+			if err := item.Value(func(v []byte) error { size += int64(len(item.Key()) - len(prefix) + len(v)); return nil }); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return size
+}
+
+// BenchmarkSnapshot moves the same records by: Badger's own stream writer, into an empty table; scans of that by prefix, of all partitions; the same of Kai's store, what
+// is not in its table yet and all checks included; a snapshot, into a bucket that is a directory; and a founding's load from there, commit log and checks
+// included. Figures are of the records' encodings.
 func BenchmarkSnapshot(b *testing.B) {
 	url := "file://" + b.TempDir()
 	f := ring.Founding{ClusterID: "00000000000000000000000000000001", Generation: 1, Name: "kai", Quorum: ring.Quorum{N: 3, R: 2, W: 2}, Partitions: 64, VNodes: 16}
@@ -88,47 +144,45 @@ func BenchmarkSnapshot(b *testing.B) {
 		}
 	}
 	full.wait.Wait()
+	items := make([]*pb.KV, 0, benchRecords)
+	for p := range ring.Partition(f.Partitions) {
+		if err := n.store.Scan(p, nil, func(key, enc []byte) error {
+			items = append(items, &pb.KV{Key: append(binary.BigEndian.AppendUint32(nil, uint32(p)), key...), Value: append([]byte(nil), enc...), Version: 1})
+			return nil
+		}); err != nil {
+			b.Fatal(err)
+		}
+	}
 	b.Run("stream writer", func(b *testing.B) {
+		b.SetBytes(size)
 		for b.Loop() {
 			b.StopTimer()
-			db, err := badger.Open(badger.DefaultOptions(b.TempDir()).WithLogger(nil).WithCompression(0))
-			if err != nil {
-				b.Fatal(err)
-			}
-			var items []*pb.KV
-			for p := range ring.Partition(f.Partitions) {
-				if err := n.store.Scan(p, nil, func(key, enc []byte) error {
-					items = append(items, &pb.KV{Key: append(binary.BigEndian.AppendUint32(nil, uint32(p)), key...), Value: append([]byte(nil), enc...), Version: 1})
-					return nil
-				}); err != nil {
-					b.Fatal(err)
-				}
-			}
-			b.SetBytes(size)
+			db := plainBadger(b)
 			b.StartTimer()
-			w := db.NewStreamWriter()
-			if err := w.Prepare(); err != nil {
-				b.Fatal(err)
-			}
-			buf := z.NewBuffer(1<<20, "bench")
-			for i, kv := range items {
-				badger.KVToBuffer(kv, buf)
-				if buf.LenNoPadding() > 1<<20 || i == len(items)-1 {
-					if err := w.Write(buf); err != nil {
-						b.Fatal(err)
-					}
-					buf.Reset()
-				}
-			}
-			if err := w.Flush(); err != nil {
-				b.Fatal(err)
-			}
+			stream(b, db, items)
 			b.StopTimer()
-			_ = buf.Release()
 			_ = db.Close()
 			b.StartTimer()
 		}
 	})
+	plain := plainBadger(b)
+	stream(b, plain, items)
+	defer plain.Close()
+	items = nil
+	for _, prefetch := range []bool{true, false} {
+		b.Run(fmt.Sprintf("prefix scan of Badger/prefetch=%t", prefetch), func(b *testing.B) {
+			b.SetBytes(size)
+			for b.Loop() {
+				got := int64(0)
+				for p := range ring.Partition(f.Partitions) {
+					got += prefixScan(b, plain, binary.BigEndian.AppendUint32(nil, uint32(p)), prefetch)
+				}
+				if got != size {
+					b.Fatalf("%d bytes instead of %d", got, size)
+				}
+			}
+		})
+	}
 	b.Run("scan", func(b *testing.B) {
 		b.SetBytes(size)
 		for b.Loop() {
