@@ -54,7 +54,7 @@ func compareCommand(ctx context.Context, args []string, out, note io.Writer) err
 	if err != nil {
 		return err
 	}
-	r := &report{Command: shellJoin(append([]string{filepath.Base(os.Args[0]), "compare"}, args...)), Machine: machine(p.dir), Rounds: p.rounds}
+	r := &report{Command: shellJoin(append([]string{filepath.Base(os.Args[0]), "compare"}, args...)), Machine: machine(p.dir), Rounds: p.rounds, Anew: p.anew}
 	p.systems = slices.DeleteFunc(p.systems, func(name string) bool {
 		why := missing(name, p.binary(name))
 		if why != "" && !slices.Contains(r.Notes, why) {
@@ -242,8 +242,7 @@ func (p *plan) fill(ctx context.Context, s *system) error {
 
 // column measures one cell of every system, one after the other.
 func (p *plan) column(ctx context.Context, r *report, all []*system, cell Cell, note io.Writer) error {
-	for i := range all {
-		s := all[(i+cell.Round)%len(all)] // nobody is always the first after the other loops
+	for _, s := range turns(all, cell.Round) {
 		c := cell
 		c.System = s.name
 		l := p.load
@@ -276,6 +275,16 @@ func (p *plan) column(ctx context.Context, r *report, all []*system, cell Cell, 
 			c.Round+1, c.column(), s.name, res.OpsPerSecond, res.Get.P50, res.Get.P99, res.Set.P50, res.Set.P99, c.ServerCPU, res.Errors())
 	}
 	return nil
+}
+
+// turns is the order of a round: nobody is always the first after the other loops, or comes always after the same one, which may have left work that goes on.
+func turns(all []*system, round int) []*system {
+	at := round / 2 % len(all)
+	order := slices.Concat(all[at:], all[:at])
+	if round%2 == 1 {
+		slices.Reverse(order)
+	}
+	return order
 }
 
 // rest ends the turn of s.

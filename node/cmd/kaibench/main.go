@@ -33,7 +33,7 @@ const usage = `kaibench loads memcache servers over the text protocol.
   kaibench run -target 127.0.0.1:11211 -rate 5000          open loop: latency from when a request was due
   kaibench compare -kai bin/kai                            Kai beside memcached, ratios per round
   kaibench compare -kai bin/kai -check                     the same; exit 1 below the thresholds
-  kaibench compare -earlier old/kai -systems kai-3-interval,kai-3-interval-earlier -rounds 200 -anew 50 -stop=false -duration 200ms -warmup 50ms -shares 0
+  kaibench compare -earlier old/kai -systems kai-3-interval,kai-3-interval-earlier -rounds 180 -anew 6 -stop=false -wake 4s -duration 200ms -warmup 50ms -shares 0
                                                            what a change is worth: many short rounds, processes started anew
 
 "kaibench run -h" and "kaibench compare -h" list the flags.

@@ -3,6 +3,7 @@ package main
 import (
 	"math"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -88,20 +89,28 @@ func TestAnew(t *testing.T) {
 	}
 }
 
-// The error of a median is told by how much the rounds differ: of medians of 100 normally distributed values, two thirds are within it.
+// The error of a median is told by how much the rounds differ, and how much the processes: of medians of 120 rounds, two thirds are within it.
 func TestUncertainty(t *testing.T) {
-	r, within := rand.New(rand.NewPCG(1, 2)), 0
-	for range 1000 {
-		v := make([]float64, 100)
-		for i := range v {
-			v[i] = 1 + 0.1*r.NormFloat64()
+	for _, test := range []struct {
+		anew  int
+		spoil float64 // of processes
+	}{{0, 0}, {4, 0.1}, {4, 0}} {
+		r, within := rand.New(rand.NewPCG(1, 2)), 0
+		for range 1000 {
+			v, process := make([]float64, 120), 0.0
+			for i := range v {
+				if test.anew > 0 && i%test.anew == 0 {
+					process = test.spoil * r.NormFloat64()
+				}
+				v[i] = 1 + process + 0.1*r.NormFloat64()
+			}
+			if math.Abs(median(v)-1) <= uncertainty(v, test.anew) {
+				within++
+			}
 		}
-		if math.Abs(median(v)-1) <= uncertainty(v) {
-			within++
+		if within < 600 || within > 760 {
+			t.Errorf("%v: %d of 1000 medians are within one standard error", test, within)
 		}
-	}
-	if within < 600 || within > 760 {
-		t.Errorf("%d of 1000 medians are within one standard error", within)
 	}
 }
 
@@ -132,5 +141,30 @@ func TestUntraced(t *testing.T) {
 	}
 	if known("memcached"+untraced) || !known("kai-1-always"+untraced) || known("kai-2") {
 		t.Error("systems that are not there")
+	}
+}
+
+// In a few rounds each system comes as often at each place, and as often after each of its neighbours.
+func TestTurns(t *testing.T) {
+	all := []*system{{name: "a"}, {name: "b"}, {name: "c"}, {name: "d"}}
+	places, after := map[string]int{}, map[string]int{}
+	for round := range 2 * len(all) {
+		order := turns(all, round)
+		for i, s := range order {
+			places[s.name+strconv.Itoa(i)]++
+			if i > 0 {
+				after[order[i-1].name+s.name]++
+			}
+		}
+	}
+	for place, n := range places {
+		if n != 2 {
+			t.Errorf("%s %d times instead of 2", place, n)
+		}
+	}
+	for _, pair := range []string{"ab", "ba", "bc", "cb", "cd", "dc", "da", "ad"} {
+		if after[pair] != 3 {
+			t.Errorf("%s %d times instead of 3", pair, after[pair])
+		}
 	}
 }
