@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -194,8 +193,7 @@ type packer struct {
 	tag    string // makes each pack another: prune may be deleting one with the same records
 	number int
 	zip    *zstd.Encoder
-	jobs   []*job    // the oldest first
-	queue  chan *job // those of them that nobody may have taken yet
+	jobs   []*job // the oldest first
 	spare  [][]byte
 	buf    []byte
 	open   []*Ref           // in buf
@@ -217,52 +215,20 @@ type pack struct {
 // ahead is how many frames may wait for their compression, so that it goes on while records are read, and the other way round.
 const ahead = 8
 
-// job is a frame to be compressed: by whoever takes it first, until done is closed.
+// job is a frame that is being compressed, until done is closed.
 type job struct {
 	ref        *Ref
 	raw, frame []byte
 	sum        Sum
-	taken      atomic.Bool
 	done       chan struct{}
 }
 
-func (j *job) isDone() bool {
-	select {
-	case <-j.done:
-		return true
-	default:
-		return false
-	}
-}
-
-// run compresses j, unless somebody does already.
-func (w *packer) run(j *job) {
-	if j.taken.Swap(true) {
-		return
-	}
-	defer close(j.done)
-	j.frame = w.zip.EncodeAll(j.raw, j.frame)
-	if key := w.bucket.Key; key != nil {
-		j.frame = key.encrypt(nil, j.frame)
-	}
-	j.sum = sumOf(j.frame)
-}
-
 func newPacker(b *Bucket, tag string) (*packer, error) {
-	workers := max(1, runtime.GOMAXPROCS(0)/2) // clients want the others
 	zip, err := zstd.NewWriter(nil,
-		zstd.WithEncoderConcurrency(workers+1), // and who would only wait for them
+		zstd.WithEncoderConcurrency(max(1, runtime.GOMAXPROCS(0)/2)), // clients want the others
 		zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(frameSize),
 		zstd.WithEncoderCRC(false)) // frames have sums
-	w := &packer{bucket: b, tag: tag, zip: zip, queue: make(chan *job, 2*ahead), sizes: map[PackID]int64{}}
-	for range workers {
-		go func() {
-			for j := range w.queue {
-				w.run(j)
-			}
-		}()
-	}
-	return w, err
+	return &packer{bucket: b, tag: tag, zip: zip, sizes: map[PackID]int64{}}, err
 }
 
 // buffer returns an empty one, of those that were used before.
@@ -279,17 +245,21 @@ func (w *packer) buffer() []byte {
 func (w *packer) add(ctx context.Context, raw []byte) (*Ref, error) {
 	j := &job{ref: &Ref{}, raw: raw, frame: w.buffer(), done: make(chan struct{})}
 	w.jobs = append(w.jobs, j)
-	w.queue <- j
+	go func() {
+		defer close(j.done)
+		j.frame = w.zip.EncodeAll(j.raw, j.frame)
+		if key := w.bucket.Key; key != nil {
+			j.frame = key.encrypt(nil, j.frame)
+		}
+		j.sum = sumOf(j.frame)
+	}()
 	return j.ref, w.settle(ctx, ahead)
 }
 
-// settle puts frames into the pack until no more than left wait for their compression. Rather than wait it compresses the last of them itself.
+// settle puts frames into the pack until no more than left are being compressed.
 func (w *packer) settle(ctx context.Context, left int) error {
 	for len(w.jobs) > left {
 		j := w.jobs[0]
-		for i := len(w.jobs) - 1; i >= 0 && !j.isDone(); i-- {
-			w.run(w.jobs[i])
-		}
 		<-j.done
 		if len(w.open) > 0 && len(w.buf)+len(j.frame) > packSize {
 			if err := w.write(ctx); err != nil {
@@ -339,7 +309,6 @@ func (w *packer) begin(ctx context.Context) error {
 
 // close gives up what was not flushed, and ends what the packer holds.
 func (w *packer) close() {
-	close(w.queue)
 	_ = w.written() // nothing is on its way any more, or somebody has heard of another error
 	for _, b := range [][]byte{w.buf, w.free} {
 		if b != nil {

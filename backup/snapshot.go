@@ -103,7 +103,6 @@ func (s *Snapshotter) Take(ctx context.Context, id string, turn func(partition i
 		return t.done, err
 	}
 	if t.tables, err = newPacker(s.o.Bucket, id+" "+s.o.Node+" "+strconv.FormatInt(time.Now().UnixNano(), 36)+" tables"); err != nil {
-		t.pack.close()
 		return t.done, err
 	}
 	err = t.work(ctx, turn)
