@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -202,6 +203,39 @@ func TestLargePartition(t *testing.T) {
 }
 
 // Many changes later no frame is kept for a small rest of it, and the size of a snapshot is that of its records.
+// What a snapshot works on is told in small pieces before: once as it is read, once as it is compressed. Nothing has to be told for what has not changed.
+func TestGivesWay(t *testing.T) {
+	b := &Bucket{Bucket: memblob.OpenBucket(nil)}
+	defer b.Close()
+	h := newHeld(20_000, 300)
+	var total, most, calls atomic.Int64
+	o := options(b, "n1", h)
+	o.GiveWay = func(_ context.Context, n int) {
+		total.Add(int64(n))
+		calls.Add(1)
+		for was := most.Load(); int64(n) > was && !most.CompareAndSwap(was, int64(n)); was = most.Load() {
+		}
+	}
+	done, err := New(o).Take(t.Context(), "1", allNow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw := int64(0)
+	for _, e := range done.Entries {
+		raw += e.Bytes
+	}
+	if got := total.Load(); got < 2*raw*95/100 || got > 2*raw || most.Load() > stretch+512 {
+		t.Errorf("%d bytes of records: %d were told, %d at once at most", raw, got, most.Load())
+	}
+	if got := restored(t, b, done.Manifest); !reflect.DeepEqual(got, h.clone()) {
+		t.Error("what comes back is not what was there")
+	}
+	calls.Store(0)
+	if _, err := New(o).Take(t.Context(), "2", allNow); err != nil || calls.Load() > 0 {
+		t.Errorf("nothing has changed: told %d times, %v", calls.Load(), err)
+	}
+}
+
 func TestOldFramesGo(t *testing.T) {
 	f, b := newFaultBucket(1)
 	h := newHeld(3000, 100)

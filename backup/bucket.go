@@ -189,19 +189,20 @@ func missing(err error) bool { return gcerrors.Code(err) == gcerrors.NotFound }
 // packer gathers frames into packs, in the order in which they come; it compresses some of them, and writes one pack, beside what else is done. Not
 // safe for concurrent use.
 type packer struct {
-	bucket *Bucket
-	tag    string // makes each pack another: prune may be deleting one with the same records
-	number int
-	zip    *zstd.Encoder
-	jobs   []*job // the oldest first
-	spare  [][]byte
-	buf    []byte
-	open   []*Ref           // in buf
-	sizes  map[PackID]int64 // of those that refs name
-	bytes  int64            // written, in all
-	sent   *pack            // on its way; nil: there is none
-	free   []byte           // for the next but one
-	failed error            // of a pack that was not written: for good
+	bucket  *Bucket
+	tag     string                           // makes each pack another: prune may be deleting one with the same records
+	giveWay func(ctx context.Context, n int) // see Options.GiveWay; nil: none
+	number  int
+	zips    chan *zstd.Encoder
+	jobs    []*job // the oldest first
+	spare   [][]byte
+	buf     []byte
+	open    []*Ref           // in buf
+	sizes   map[PackID]int64 // of those that refs name
+	bytes   int64            // written, in all
+	sent    *pack            // on its way; nil: there is none
+	free    []byte           // for the next but one
+	failed  error            // of a pack that was not written: for good
 }
 
 // pack is one that is being written.
@@ -223,12 +224,23 @@ type job struct {
 	done       chan struct{}
 }
 
-func newPacker(b *Bucket, tag string) (*packer, error) {
-	zip, err := zstd.NewWriter(nil,
-		zstd.WithEncoderConcurrency(max(1, runtime.GOMAXPROCS(0)/2)), // clients want the others
-		zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(frameSize),
-		zstd.WithEncoderCRC(false)) // frames have sums
-	return &packer{bucket: b, tag: tag, zip: zip, sizes: map[PackID]int64{}}, err
+// stretch is how many bytes are read or compressed at a stretch. More would take the processor for longer than a get does: on a machine of one or two, nobody even
+// looks meanwhile whether there are requests.
+const stretch = 64 << 10
+
+func newPacker(b *Bucket, giveWay func(context.Context, int), tag string) (*packer, error) {
+	w := &packer{bucket: b, giveWay: giveWay, tag: tag, zips: make(chan *zstd.Encoder, max(1, runtime.GOMAXPROCS(0)/2)), sizes: map[PackID]int64{}} // clients want the other processors
+	for range cap(w.zips) {
+		zip, err := zstd.NewWriter(nil,
+			zstd.WithEncoderConcurrency(1), // Write works itself
+			zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(frameSize),
+			zstd.WithEncoderCRC(false)) // frames have sums
+		if err != nil {
+			return nil, err
+		}
+		w.zips <- zip
+	}
+	return w, nil
 }
 
 // buffer returns an empty one, of those that were used before.
@@ -247,13 +259,31 @@ func (w *packer) add(ctx context.Context, raw []byte) (*Ref, error) {
 	w.jobs = append(w.jobs, j)
 	go func() {
 		defer close(j.done)
-		j.frame = w.zip.EncodeAll(j.raw, j.frame)
+		j.frame = w.compress(ctx, j.raw, j.frame)
 		if key := w.bucket.Key; key != nil {
 			j.frame = key.encrypt(nil, j.frame)
 		}
 		j.sum = sumOf(j.frame)
 	}()
 	return j.ref, w.settle(ctx, ahead)
+}
+
+// compress appends raw, compressed, to frame.
+func (w *packer) compress(ctx context.Context, raw, frame []byte) []byte {
+	zip := <-w.zips
+	defer func() { w.zips <- zip }()
+	out := bytes.NewBuffer(frame)
+	zip.ResetContentSize(out, int64(len(raw)))
+	for len(raw) > 0 {
+		n := min(stretch, len(raw))
+		if w.giveWay != nil {
+			w.giveWay(ctx, n)
+		}
+		_, _ = zip.Write(raw[:n]) // into memory
+		raw = raw[n:]
+	}
+	_ = zip.Close()
+	return out.Bytes()
 }
 
 // settle puts frames into the pack until no more than left are being compressed.

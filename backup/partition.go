@@ -148,6 +148,10 @@ func (t *taking) gather(ctx context.Context, b *built, leaves []int) error {
 		l.sum += r.Sum
 		l.records++
 		held.add(r)
+		if t.read += len(r.Key) + len(r.Value); t.read >= stretch && t.o.GiveWay != nil {
+			t.o.GiveWay(ctx, t.read)
+			t.read = 0
+		}
 		return nil
 	}, func() error {
 		if len(held.raw) < gathered {

@@ -21,8 +21,8 @@ type Source interface {
 	// Sums returns the sum of each leaf of a partition: 0 if it is empty, and another one once any record of it changes. They stand
 	// for what a read quorum holds, not only this node.
 	Sums(ctx context.Context, partition int) ([]uint64, error)
-	// Records calls yield with all records of some leaves, tombstones included, in any order; yield keeps no slices, and does not block.
-	// Every few MiB it calls pause, which may: it is to hold nothing then that others need. It stops at the first error of either, and returns it.
+	// Records calls yield with all records of some leaves, tombstones included, in any order; yield keeps no slices, and blocks no longer than
+	// Options.GiveWay. Every MiB or so it calls pause, which may: it is to hold nothing then that others need. It stops at the first error of either, and returns it.
 	Records(ctx context.Context, partition int, leaves []int, yield func(Record) error, pause func() error) error
 }
 
@@ -37,6 +37,9 @@ type Options struct {
 	Patience time.Duration
 	// Look is the time between two looks at what other nodes have uploaded.
 	Look time.Duration
+	// GiveWay, if not nil, is called before n more bytes of records are worked on, 64 KiB or so: each is counted twice, as it is read and as it is compressed. It may
+	// wait a while, so that whoever is served meanwhile notices little. Several goroutines call it.
+	GiveWay func(ctx context.Context, n int)
 	// Leave, once closed, ends Take as soon as what it has uploaded can be used by the others; nil: never.
 	Leave  <-chan struct{}
 	Logger *slog.Logger
@@ -68,6 +71,7 @@ type taking struct {
 	tables *packer
 	ready  []*built
 	held   gathering // gather's, used again
+	read   int       // bytes of records, of which GiveWay was not told yet
 	parts  int       // numbers of this node's parts that are taken
 	told   struct {  // when the last part was written
 		bytes int64 // of pack by then
@@ -99,10 +103,10 @@ func (s *Snapshotter) Take(ctx context.Context, id string, turn func(partition i
 		return t.done, err
 	}
 	var err error
-	if t.pack, err = newPacker(s.o.Bucket, id+" "+s.o.Node+" "+strconv.FormatInt(time.Now().UnixNano(), 36)); err != nil {
+	if t.pack, err = newPacker(s.o.Bucket, s.o.GiveWay, id+" "+s.o.Node+" "+strconv.FormatInt(time.Now().UnixNano(), 36)); err != nil {
 		return t.done, err
 	}
-	if t.tables, err = newPacker(s.o.Bucket, id+" "+s.o.Node+" "+strconv.FormatInt(time.Now().UnixNano(), 36)+" tables"); err != nil {
+	if t.tables, err = newPacker(s.o.Bucket, nil, id+" "+s.o.Node+" "+strconv.FormatInt(time.Now().UnixNano(), 36)+" tables"); err != nil {
 		return t.done, err
 	}
 	err = t.work(ctx, turn)

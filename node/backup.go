@@ -238,6 +238,7 @@ func (n *node) snapshot(ctx context.Context, d *dataPath, b *backup.Bucket, id s
 	s := backup.New(backup.Options{
 		Bucket: b, Cluster: d.founding.ClusterID, Node: string(n.identity.Node), Partitions: d.founding.Partitions, Leaves: BackupLeaves,
 		Source: snapshotSource{d}, Patience: BackupPatience, Look: backupLook, Leave: n.leaves, Logger: n.log,
+		GiveWay: n.giveWay(d),
 	})
 	ctx, end := flight.Work(ctx, "snapshot", "snapshot "+d.founding.ClusterID+" "+id, nil, attribute.String("kai.snapshot", id), attribute.String("kai.node.id", string(n.identity.Node)))
 	began := time.Now()
@@ -258,6 +259,19 @@ func (n *node) snapshot(ctx context.Context, d *dataPath, b *backup.Bucket, id s
 	n.log.InfoContext(ctx, "snapshot complete", "snapshot", id, "partitions", done.Partitions, "records", done.Records, "bytes", done.Bytes,
 		"puts", done.Puts, "leaves", done.Leaves, "unchanged", done.Unchanged, "took", time.Since(began).Round(time.Millisecond).String())
 	return nil
+}
+
+// giveWay has a snapshot wait for what clients feel, unless somebody waits for it: the cluster's last one, or what a node that leaves can still do.
+func (n *node) giveWay(d *dataPath) func(context.Context, int) {
+	return func(ctx context.Context, bytes int) {
+		select {
+		case <-n.leaves:
+		default:
+			if !n.quiet.Load() {
+				d.gentle.Spend(ctx, bytes)
+			}
+		}
+	}
 }
 
 // turn is after how long this node uploads p in a snapshot: the members are ranked by a hash of snapshot, partition and node

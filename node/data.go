@@ -85,6 +85,7 @@ func (n *node) found(ctx context.Context) error {
 	parts.Go(func() error { return n.move(ctx, d) })
 	parts.Go(func() error { return n.repair(ctx, d) })
 	parts.Go(func() error { return d.pacer.Run(ctx) })
+	parts.Go(func() error { return d.gentle.Run(ctx) })
 	parts.Go(func() error { return n.backUp(ctx, d) })
 	return parts.Wait()
 }
@@ -132,9 +133,25 @@ func (n *node) newDataPath(f ring.Founding) (*dataPath, error) {
 	if n.storeFault.Load() != nil {
 		d.replica.SetVoting(false)
 	}
-	d.pacer = placement.NewPacer(placement.PacerOptions{Most: int64(n.cfg.TransferRate), Latency: d.coordinator.Tail})
+	d.pacer = placement.NewPacer(placement.PacerOptions{Most: int64(n.cfg.TransferRate), Latency: d.coordinator.Tail()})
+	d.gentle = placement.NewPacer(placement.PacerOptions{
+		Least: snapshotLeast, Most: snapshotMost, Well: 1.25, Strained: 1.5, Latency: d.coordinator.Tail(), Served: d.served,
+	})
 	d.repairer = n.newRepairer(d)
 	return d, nil
+}
+
+// What a snapshot works on in a second, in bytes, each counted twice (backup.Options.GiveWay): at least so much, whatever clients feel, that 100 GB of records are done in
+// 7 hours, so within BackupPatience, for some hundredths of a core; at most more than it can.
+const (
+	snapshotLeast = 8 << 20
+	snapshotMost  = 4 << 30
+)
+
+// served is how many requests the replica has served.
+func (d *dataPath) served() uint64 {
+	c := d.replica.Counters()
+	return c.Reads.Load() + c.Prepares.Load() + c.Accepts.Load()
 }
 
 // promiseSlots is the size of a partition's table of promises: 16 KiB, made when first needed.

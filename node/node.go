@@ -79,7 +79,8 @@ type dataPath struct {
 	outlooks    outlooks
 	recovering  sync.Mutex
 	repairer    *repair.Repairer
-	pacer       *placement.Pacer
+	pacer       *placement.Pacer // of transfers
+	gentle      *placement.Pacer // of snapshots
 	hints       *repair.Hints
 	backups     backups
 }

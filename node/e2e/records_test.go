@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -149,9 +150,15 @@ func (c *client) storeAll(batch []int) error {
 type probe struct {
 	addrs atomic.Pointer[[]string]
 	mu    sync.Mutex
-	took  []time.Duration
+	gets  []timed
 	stop  chan struct{}
 	done  sync.WaitGroup
+}
+
+// timed is one get.
+type timed struct {
+	began time.Time
+	took  time.Duration
 }
 
 // probes get a record every probeEvery each, if the last one is answered by then: 500 a second in all.
@@ -205,7 +212,7 @@ func (p *probe) get(conns map[string]*client, i int) {
 		delete(conns, addr)
 	}
 	p.mu.Lock()
-	p.took = append(p.took, time.Since(began))
+	p.gets = append(p.gets, timed{began, time.Since(began)})
 	p.mu.Unlock()
 }
 
@@ -231,13 +238,20 @@ func (p *probe) end() {
 func (p *probe) lap() (p99 time.Duration, gets int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	gets = len(p.took)
+	gets = len(p.gets)
 	if gets > 0 {
-		slices.Sort(p.took)
-		p99 = p.took[gets*99/100]
+		slices.SortFunc(p.gets, func(a, b timed) int { return cmp.Compare(a.took, b.took) })
+		p99 = p.gets[gets*99/100].took
 	}
-	p.took = nil
+	p.gets = nil
 	return p99, gets
+}
+
+// within leaves out of the lap what was begun before or after.
+func (p *probe) within(from, to time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.gets = slices.DeleteFunc(p.gets, func(g timed) bool { return g.began.Before(from) || g.began.After(to) })
 }
 
 // beside tells of the lap that ends now, compared with one before.

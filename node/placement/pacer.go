@@ -6,28 +6,37 @@ import (
 	"time"
 )
 
-// Pacer spreads what transfers send and take over, so that clients keep their latency: bytes leave a bucket that fills at a rate,
-// and the rate follows what the clients of this node feel. One for all transfers of a node, both ways. Safe
-// for concurrent use.
+// Pacer spreads work over time, so that clients keep their latency: bytes leave a bucket that fills at a rate,
+// and the rate follows what the clients of this node feel. One is for all transfers of a node, both ways, another
+// for its snapshots. Safe for concurrent use.
 type Pacer struct {
 	o    PacerOptions
 	mu   sync.Mutex
 	rate float64   // bytes a second
 	free time.Time // when all that was taken so far has been paid for
-	// calm is the clients' latency while nothing is transferred, busy since when something is.
+	// calm is the clients' latency while nothing is spent.
 	calm   time.Duration
 	spent  time.Time // last
+	heard  time.Time // when clients told last: what they tell next is of the time since
 	silent int       // how often in a row clients were too few to tell
-	early  bool      // clients were not yet strained since transfers began
+	early  bool      // clients were not yet strained since this work began
+	busy   time.Time // when nothing was spent last, for a while
+	rest   time.Time // until when nothing is
+	served uint64    // Options.Served's last answer
+	unused int       // how often in a row next to nothing was served
 }
 
 // PacerOptions of NewPacer.
 type PacerOptions struct {
-	// Most is the highest rate, in bytes a second.
-	Most int64
+	// Most is the highest rate, Least the lowest, in bytes a second; Least is 1 MiB if it is 0.
+	Most, Least int64
+	// Clients are well while their latency is below Well times that of calm times, and strained above Strained times; 0: 1.5 and 2.
+	Well, Strained float64
 	// Latency is how long the slowest hundredth of the clients' reads took since the last call; ok=false: too few
 	// to tell. nil for no clients.
 	Latency func() (d time.Duration, ok bool)
+	// Served is how many requests of whatever client this node has served, for others, too; while that stands still nobody minds the highest rate. nil: nobody knows.
+	Served func() uint64
 }
 
 const (
@@ -44,13 +53,22 @@ const (
 	paceBurst = 50 * time.Millisecond
 	// maxPace bounds what one taker waits: the other side of a transfer waits, too.
 	maxPace = 2 * time.Second
-	// Clients are well while their latency is below calmly times that of calm times, and strained above badly times.
-	calmly, badly = 1.5, 2.0
+	// restEvery is after how long without a pause there is one, of restFor: calm times are not what they were an hour ago. Were
+	// there none, work that takes hours would crawl as soon as the clients' own doing takes longer than when it began.
+	restEvery, restFor = time.Minute, maxPace
+	// unusedBelow is how many requests in paceEvery are next to nothing.
+	unusedBelow = 3
 )
 
 // NewPacer makes a pacer; it starts nothing.
 func NewPacer(o PacerOptions) *Pacer {
-	return &Pacer{o: o, rate: min(unknownRate, float64(o.Most))}
+	if o.Least == 0 {
+		o.Least = leastRate
+	}
+	if o.Well == 0 {
+		o.Well, o.Strained = 1.5, 2
+	}
+	return &Pacer{o: o, rate: min(unknownRate, float64(o.Most)), busy: time.Now()}
 }
 
 // PartitionCost is what beginning to transfer a partition is charged for, in bytes: two decisions among its members,
@@ -81,6 +99,9 @@ func (p *Pacer) Charge(n int) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.spent = now
+	if p.free.Before(p.rest) {
+		p.free = p.rest
+	}
 	if early := now.Add(-paceBurst); p.free.Before(early) {
 		p.free = early
 	}
@@ -109,37 +130,62 @@ func (p *Pacer) Run(ctx context.Context) error {
 			if p.o.Latency != nil {
 				d, ok = p.o.Latency()
 			}
-			p.adapt(now, d, ok)
+			var served uint64
+			if p.o.Served != nil {
+				served = p.o.Served()
+			}
+			p.adapt(now, d, ok, served)
 		}
 	}
 }
 
 // adapt sets the rate by what clients felt lately: down fast, up slowly.
-func (p *Pacer) adapt(now time.Time, d time.Duration, ok bool) {
+func (p *Pacer) adapt(now time.Time, d time.Duration, ok bool, served uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	most := float64(p.o.Most)
-	if p.silent++; ok {
-		p.silent = 0
+	most, least := float64(p.o.Most), float64(p.o.Least)
+	if p.unused++; p.o.Served == nil || served-p.served >= unusedBelow {
+		p.unused = 0
 	}
-	idle := now.Sub(p.spent) > 2*paceEvery
+	p.served = served
+	since := p.heard // what d is of
+	if p.silent++; ok {
+		p.silent, p.heard = 0, now
+	}
+	idle, resting := now.Sub(p.spent) > 2*paceEvery, now.Before(p.rest)
 	switch {
+	case idle && !resting:
+		p.busy = now
+	case !idle && now.Sub(p.busy) > restEvery:
+		p.rest = now.Add(restFor)
+		p.busy = p.rest
+	}
+	switch {
+	case p.unused > unknownAfter:
+		p.rate += (most - p.rate) / 8
 	case p.silent > unknownAfter:
 		p.rate += (min(unknownRate, most) - p.rate) / 8
 	case !ok: // soon
 	case idle:
+		share := time.Duration(16)
+		if resting { // for a moment only: a new day is to be noticed within minutes
+			share = 4
+		} else {
+			p.rate, p.early = firstRate, true
+		}
 		if p.calm == 0 {
 			p.calm = d
 		}
-		p.calm += (d - p.calm) / 16
-		p.rate, p.early = firstRate, true
+		if since.After(p.spent) {
+			p.calm += (d - p.calm) / share
+		}
 	case p.calm == 0: // it never was calm: somewhere between
-	case float64(d) > badly*float64(p.calm):
-		p.rate, p.early = max(p.rate*0.6, leastRate), false
-	case float64(d) < calmly*float64(p.calm) && p.early:
+	case float64(d) > p.o.Strained*float64(p.calm):
+		p.rate, p.early = p.rate*0.6, false
+	case float64(d) < p.o.Well*float64(p.calm) && p.early:
 		p.rate *= 1.4
-	case float64(d) < calmly*float64(p.calm):
+	case float64(d) < p.o.Well*float64(p.calm):
 		p.rate *= 1.15
 	}
-	p.rate = max(min(p.rate, most), min(leastRate, most))
+	p.rate = max(min(p.rate, most), min(least, most))
 }

@@ -1,6 +1,8 @@
 package placement
 
 import (
+	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,7 +34,7 @@ func TestPacerFollowsTheClients(t *testing.T) {
 			if busy {
 				p.spent = now
 			}
-			p.adapt(now, latency, known)
+			p.adapt(now, latency, known, 0)
 		}
 		return p.Rate()
 	}
@@ -67,4 +69,117 @@ func TestPacerFollowsTheClients(t *testing.T) {
 	}
 	var none *Pacer
 	none.Spend(t.Context(), 1<<30)
+}
+
+// Who is served is what counts: clients of other nodes read here, too.
+func TestPacerOfAnUnusedNode(t *testing.T) {
+	served, now := uint64(0), time.Unix(1000, 0)
+	p := NewPacer(PacerOptions{Most: 1 << 30, Served: func() uint64 { return served }})
+	pass := func(n int, each uint64) float64 {
+		for range n {
+			now, served = now.Add(paceEvery), served+each
+			p.spent = now
+			p.adapt(now, 0, false, served)
+		}
+		return p.Rate()
+	}
+	if r := pass(100, 20); r > 1.1*unknownRate {
+		t.Errorf("clients of others: %.0f", r)
+	}
+	if r := pass(100, 1); r < 0.9*(1<<30) {
+		t.Errorf("nobody: %.0f", r)
+	}
+	if r := pass(60, 20); r > 1.1*unknownRate {
+		t.Errorf("clients are back: %.0f", r)
+	}
+}
+
+// Work that goes on for hours rests now and then, and learns what clients feel without it.
+func TestPacerRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		var own, spent atomic.Int64 // what clients feel without this work; when it was at work last, since began
+		own.Store(int64(time.Millisecond))
+		p := NewPacer(PacerOptions{Most: 64 << 20, Least: 2 << 20})
+		p.o.Latency = func() (time.Duration, bool) {
+			d := time.Duration(own.Load())
+			if p.Rate() > 8<<20 && time.Since(began)-time.Duration(spent.Load()) < paceEvery {
+				d *= 3
+			}
+			return d, true
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { _ = p.Run(ctx) }()
+		time.Sleep(10 * time.Second)
+		work := func(d time.Duration) (rate float64, longest time.Duration) {
+			bytes, from := 0, time.Now()
+			for time.Since(from) < d {
+				before := time.Now()
+				p.Spend(ctx, 64<<10)
+				spent.Store(int64(time.Since(began)))
+				longest, bytes = max(longest, time.Since(before)), bytes+64<<10
+			}
+			return float64(bytes) / d.Seconds(), longest
+		}
+		if rate, longest := work(59 * time.Second); rate < 4<<20 || rate > 10<<20 || longest > time.Second {
+			t.Errorf("in the first minute: %.0f bytes a second, waits of up to %s", rate, longest)
+		}
+		if rate, longest := work(time.Minute); rate < 4<<20 || rate > 10<<20 || longest < restFor/2 || longest > maxPace {
+			t.Errorf("with a rest: %.0f bytes a second, waits of up to %s", rate, longest)
+		}
+		own.Store(int64(4 * time.Millisecond)) // a new day
+		work(2 * time.Second)
+		if p.Rate() != 2<<20 {
+			t.Errorf("when clients feel more for another reason: %.0f", p.Rate())
+		}
+		work(2 * time.Minute)
+		if rate, _ := work(time.Minute); rate < 4<<20 {
+			t.Errorf("two minutes after: %.0f bytes a second", rate)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
+func TestPacerOfTheGentle(t *testing.T) {
+	now, latency := time.Unix(1000, 0), time.Millisecond
+	p := NewPacer(PacerOptions{Most: 64 << 20, Well: 1.25, Strained: 1.5})
+	pass := func(n int, busy bool) float64 {
+		for range n {
+			if now = now.Add(paceEvery); busy {
+				p.spent = now
+			}
+			p.adapt(now, latency, true, 0)
+		}
+		return p.Rate()
+	}
+	pass(40, false)
+	latency = 1300 * time.Microsecond
+	if r := pass(8, true); r != firstRate {
+		t.Errorf("between well and strained it should stay: %.0f", r)
+	}
+	latency = 1600 * time.Microsecond
+	if r := pass(8, true); r != leastRate {
+		t.Errorf("strained: %.0f", r)
+	}
+}
+
+// Few clients tell seldom: what they tell in a rest is of the work before, too, and no calm.
+func TestPacerOfFewClients(t *testing.T) {
+	now := time.Unix(1000, 0)
+	p := NewPacer(PacerOptions{Most: 64 << 20})
+	for i := range 40 {
+		now = now.Add(paceEvery)
+		p.adapt(now, time.Millisecond, i%4 == 0, 0)
+	}
+	calm := p.calm
+	for i := range 4 * 60 * 30 {
+		if now = now.Add(paceEvery); now.After(p.rest) {
+			p.spent = now
+		}
+		p.adapt(now, 1700*time.Microsecond, i%8 == 0, 0) // every two seconds
+	}
+	if p.calm != calm {
+		t.Errorf("calm was %s, and is %s after half an hour of work", calm, p.calm)
+	}
 }

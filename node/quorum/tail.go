@@ -9,7 +9,6 @@ import (
 // tail counts how long gets took, in steps of a quarter of a doubling from 1 µs on.
 type tail struct {
 	counts [tailSteps]atomic.Uint64
-	seen   [tailSteps]uint64 // by Tail's last call
 }
 
 const (
@@ -28,22 +27,26 @@ func tailStep(d time.Duration) int {
 	return min(4*n+quarter, tailSteps-1)
 }
 
-// Tail is how long the slowest hundredth of the gets of this node's clients took, at least, since the last call;
-// ok=false: too few. For one goroutine.
-func (c *Coordinator) Tail() (d time.Duration, ok bool) {
+// Tail returns a function that tells how long the slowest hundredth of the gets of this node's clients took, at least, since its last call;
+// ok=false: too few. It is for one goroutine; each call of Tail returns another.
+func (c *Coordinator) Tail() func() (d time.Duration, ok bool) {
+	var seen [tailSteps]uint64
+	return func() (d time.Duration, ok bool) { return c.tail.since(&seen) }
+}
+
+// since tells of what was counted since seen, which it brings up to now unless that was too little.
+func (t *tail) since(seen *[tailSteps]uint64) (d time.Duration, ok bool) {
 	var fresh [tailSteps]uint64
 	sum := uint64(0)
-	t := &c.tail
 	for i := range fresh {
-		n := t.counts[i].Load()
-		fresh[i] = n - t.seen[i]
+		fresh[i] = t.counts[i].Load() - seen[i]
 		sum += fresh[i]
 	}
 	if sum < leastTail {
 		return 0, false // they count next time
 	}
-	for i := range fresh {
-		t.seen[i] += fresh[i]
+	for i := range seen {
+		seen[i] += fresh[i]
 	}
 	over := sum / 100
 	for i := tailSteps - 1; i >= 0; i-- {

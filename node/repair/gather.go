@@ -74,7 +74,7 @@ func (r *Repairer) Level(ctx context.Context, p ring.Partition) (diverged int, e
 }
 
 // Own calls yield with the records of some leaves that this node's replica holds, as they are encoded. What is written meanwhile
-// may be among them or not. The slices are yield's during the call only, and it must not block; pause may: it is called every few
+// may be among them or not. The slices are yield's during the call only, and it must block for moments only; pause may for longer: it is called every
 // MiB, when nothing is held. Own stops at the first error of either, and returns it.
 func (r *Repairer) Own(ctx context.Context, p ring.Partition, leaves []int, yield func(hash uint64, key, enc []byte) error, pause func() error) error {
 	c := r.o.Configuration(p)
@@ -100,4 +100,4 @@ func (r *Repairer) Own(ctx context.Context, p ring.Partition, leaves []int, yiel
 }
 
 // ownPage is how many bytes of this node's own records are read at a time: each time the store sorts what is not in its table yet.
-const ownPage = 4 << 20
+const ownPage = 1 << 20
