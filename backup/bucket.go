@@ -19,8 +19,8 @@ import (
 
 // Sizes of what is written, and limits of what is read, in bytes.
 const (
-	packSize  = 15 << 20 // one PUT: nothing is left behind by an upload that stops
-	minBuffer = 5 << 20  // the least that S3 takes for a part
+	packSize  = 4 << 20 // one PUT, so that nothing is left behind by an upload that stops, and is soon done with: sums, sending and receiving are work at a stretch
+	minBuffer = 5 << 20 // the least that S3 takes for a part
 	frameSize = 1 << 20
 	maxPack   = 1 << 31
 	maxRaw    = 1 << 30
@@ -226,7 +226,7 @@ type job struct {
 
 // stretch is how many bytes are read or compressed at a stretch. More would take the processor for longer than a get does: on a machine of one or two, nobody even
 // looks meanwhile whether there are requests.
-const stretch = 64 << 10
+const stretch = 32 << 10
 
 func newPacker(b *Bucket, giveWay func(context.Context, int), tag string) (*packer, error) {
 	w := &packer{bucket: b, giveWay: giveWay, tag: tag, zips: make(chan *zstd.Encoder, max(1, runtime.GOMAXPROCS(0)/2)), sizes: map[PackID]int64{}} // clients want the other processors

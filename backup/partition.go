@@ -11,6 +11,10 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
+// partitionCost is what a partition is counted as by GiveWay, whatever it holds: its sums are read and compared with other nodes', and its table is read and
+// written anew. That takes about as long as so many bytes do.
+const partitionCost = 128 << 10
+
 // upload builds the table of a partition, out of new frames for the leaves that have changed and the parent's for the others.
 func (t *taking) upload(ctx context.Context, p int) (err error) {
 	ctx, span := otel.Tracer("kai").Start(ctx, "snapshot.partition", trace.WithAttributes(attribute.Int("kai.partition", p)))
@@ -20,6 +24,9 @@ func (t *taking) upload(ctx context.Context, p int) (err error) {
 		}
 		span.End()
 	}()
+	if t.o.GiveWay != nil {
+		t.o.GiveWay(ctx, partitionCost)
+	}
 	sums, err := t.o.Source.Sums(ctx, p)
 	if err != nil {
 		return err

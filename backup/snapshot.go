@@ -37,7 +37,8 @@ type Options struct {
 	Patience time.Duration
 	// Look is the time between two looks at what other nodes have uploaded.
 	Look time.Duration
-	// GiveWay, if not nil, is called before n more bytes of records are worked on, 64 KiB or so: each is counted twice, as it is read and as it is compressed. It may
+	// GiveWay, if not nil, is called before n more bytes of records are worked on, 32 KiB or so: each is counted twice, as it is read and as it is compressed. Each partition
+	// is counted as 128 KiB more. It may
 	// wait a while, so that whoever is served meanwhile notices little. Several goroutines call it.
 	GiveWay func(ctx context.Context, n int)
 	// Leave, once closed, ends Take as soon as what it has uploaded can be used by the others; nil: never.
@@ -73,9 +74,10 @@ type taking struct {
 	held   gathering // gather's, used again
 	read   int       // bytes of records, of which GiveWay was not told yet
 	parts  int       // numbers of this node's parts that are taken
-	told   struct {  // when the last part was written
-		bytes int64 // of pack by then
-		at    time.Time
+	told   struct {  // when a part was last written
+		bytes int64     // of pack by then
+		at    time.Time // or was to be, had there been anything to tell
+		last  time.Time
 	}
 	done Done
 }
@@ -89,7 +91,7 @@ type built struct {
 }
 
 // Take takes part in the snapshot named id: it begins it if nobody has, uploads the partitions for which turn says so and which nobody has uploaded yet, and
-// completes it once all are there. turn tells after what delay from the start this node uploads a partition (negative:
+// completes it once all are there. turn tells after how long without any progress this node uploads a partition (0: at once; negative:
 // never, it does not hold it), so that nodes step in for each other; two that upload the same do no harm. Take returns
 // when the snapshot is complete, by whoever, or with the error that kept this node from its part, or ErrLeft; called again, perhaps
 // after a restart, it goes on where it was.
@@ -157,14 +159,19 @@ func (t *taking) enter(ctx context.Context, id string) error {
 }
 
 func (t *taking) work(ctx context.Context, turn func(int) time.Duration) error {
-	began := time.Now()
-	t.told.at = began
+	grew, most := time.Now(), 0 // when more partitions were there than before, and how many
+	t.told.at, t.told.last = grew, grew
 	var failed error // of a partition; another node may hold it
 	for {
 		covered, err := t.covered(ctx)
 		if err != nil {
 			return err
 		}
+		now := time.Now()
+		if len(covered) > most {
+			most, grew = len(covered), now
+		}
+		stands := now.Sub(grew) // for how long nobody had uploaded anything
 		if len(covered) == t.o.Partitions {
 			return t.complete(ctx, covered)
 		}
@@ -177,7 +184,7 @@ func (t *taking) work(ctx context.Context, turn func(int) time.Duration) error {
 			if _, there := covered[p]; there || delay < 0 {
 				continue
 			}
-			if time.Since(began) < delay {
+			if stands < delay {
 				waits = true
 				continue
 			}
@@ -190,10 +197,14 @@ func (t *taking) work(ctx context.Context, turn func(int) time.Duration) error {
 				waits = true
 				break // look again what others did
 			}
-			if t.pack.bytes-t.told.bytes >= tellBytes || time.Since(t.told.at) >= tellEvery {
-				if err := t.tell(ctx); err != nil {
-					return err
-				}
+			switch {
+			case time.Since(t.told.last) >= flushEvery: // with slow work, a pack may take long to fill
+				err = t.flush(ctx)
+			case t.pack.bytes-t.told.bytes >= tellBytes || time.Since(t.told.at) >= tellEvery:
+				err = t.tell(ctx)
+			}
+			if err != nil {
+				return err
 			}
 		}
 		if err := t.flush(ctx); err != nil {
@@ -262,10 +273,12 @@ func (t *taking) covered(ctx context.Context) (map[int]Entry, error) {
 	return covered, err
 }
 
-// A part is written once packs of tellBytes are, or tellEvery has passed: what no part names is uploaded again by whoever goes on.
+// A part is written once packs of tellBytes are, or tellEvery has passed: what no part names is uploaded again by whoever goes on. At least every
+// flushEvery, or with the next partition, there is one: by them, others see that this node does what is its turn.
 const (
-	tellBytes = 4 * packSize
-	tellEvery = 10 * time.Second
+	tellBytes  = 16 * packSize
+	tellEvery  = 10 * time.Second
+	flushEvery = 30 * time.Second
 )
 
 // flush writes what the packers hold, and a part that names all partitions that are whole.
@@ -340,6 +353,7 @@ func (t *taking) tell(ctx context.Context) error {
 	}
 	t.done.Bytes += int64(len(content))
 	t.ready = t.ready[len(ready):]
+	t.told.last = time.Now()
 	return nil
 }
 

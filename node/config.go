@@ -85,7 +85,7 @@ type Config struct {
 	BackupKeep int `env:"KAI_BACKUP_KEEP" envDefault:"24" means:"how many complete snapshots of each cluster stay in the bucket" want:"a number from 1 to 100000"`
 	// BackupKey encrypts keys and values in snapshots (XChaCha20-Poly1305). A snapshot is lost without it.
 	BackupKey Secret `env:"KAI_BACKUP_KEY" means:"key that encrypts snapshots, the same on all nodes and for kai backup; without it they are lost; secret" want:"32 random bytes in base64; make one with: head -c 32 /dev/urandom | base64"`
-	// BackupUploadRate and BackupDownloadRate are averages over some objects of up to 15 MiB.
+	// BackupUploadRate and BackupDownloadRate are averages over some objects of up to 4 MiB.
 	BackupUploadRate   Bytes `env:"KAI_BACKUP_UPLOAD_RATE" envDefault:"0" means:"bytes a second that a node uploads at most for snapshots, on the average of some packs; 0 for no limit" want:"0, or a size from 64KiB to 1TiB"`
 	BackupDownloadRate Bytes `env:"KAI_BACKUP_DOWNLOAD_RATE" envDefault:"0" means:"bytes a second that a node, or kai backup, downloads at most, on the average; 0 for no limit" want:"0, or a size from 64KiB to 1TiB"`
 	// Expiration is off by default because Kai is a store: a client that sets an exptime out of habit

@@ -135,18 +135,22 @@ func (n *node) newDataPath(f ring.Founding) (*dataPath, error) {
 	}
 	d.pacer = placement.NewPacer(placement.PacerOptions{Most: int64(n.cfg.TransferRate), Latency: d.coordinator.Tail()})
 	d.gentle = placement.NewPacer(placement.PacerOptions{
-		Least: snapshotLeast, Most: snapshotMost, Well: 1.25, Strained: 1.5, Latency: d.coordinator.Tail(), Served: d.served,
+		Most: snapshotMost, Well: 1.25, Strained: 1.5, Latency: d.coordinator.Tail(), Served: d.served,
 	})
 	d.repairer = n.newRepairer(d)
 	return d, nil
 }
 
-// What a snapshot works on in a second, in bytes, each counted twice (backup.Options.GiveWay): at least so much, whatever clients feel, that 100 GB of records are done in
-// 7 hours, so within BackupPatience, for some hundredths of a core; at most more than it can.
+// What a snapshot works on in a second, in bytes, each counted twice (backup.Options.GiveWay): at least snapshotLeast, for a hundredth or two of a core, and so much that all
+// this node has on disk would be done within half of BackupPatience, whatever clients feel; at most more than it can.
 const (
-	snapshotLeast = 8 << 20
+	snapshotLeast = 2 << 20
 	snapshotMost  = 4 << 30
 )
+
+func (n *node) snapshotLeast() int64 {
+	return max(snapshotLeast, 2*n.diskBytes()/int64((BackupPatience/2).Seconds()))
+}
 
 // served is how many requests the replica has served.
 func (d *dataPath) served() uint64 {

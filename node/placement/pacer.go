@@ -71,6 +71,13 @@ func NewPacer(o PacerOptions) *Pacer {
 	return &Pacer{o: o, rate: min(unknownRate, float64(o.Most)), busy: time.Now()}
 }
 
+// SetLeast sets PacerOptions.Least.
+func (p *Pacer) SetLeast(rate int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.o.Least = rate
+}
+
 // PartitionCost is what beginning to transfer a partition is charged for, in bytes: two decisions among its members,
 // and a dozen messages and syncs of all nodes. It is about what copying so much costs in processor time
 // (node/placement/DESIGN.md).
