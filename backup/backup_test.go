@@ -202,7 +202,6 @@ func TestLargePartition(t *testing.T) {
 	}
 }
 
-// Many changes later no frame is kept for a small rest of it, and the size of a snapshot is that of its records.
 // What a snapshot works on is told in small pieces before: once as it is read, once as it is compressed, and something for each partition. Nothing more has to be told for what has not changed.
 func TestGivesWay(t *testing.T) {
 	b := &Bucket{Bucket: memblob.OpenBucket(nil)}
@@ -236,6 +235,7 @@ func TestGivesWay(t *testing.T) {
 	}
 }
 
+// Many changes later no frame is kept for a small rest of it, and the size of a snapshot is that of its records.
 func TestOldFramesGo(t *testing.T) {
 	f, b := newFaultBucket(1)
 	h := newHeld(3000, 100)
@@ -352,8 +352,6 @@ func TestSlowNodesShareTheWork(t *testing.T) {
 
 var errDied = errors.New("died")
 
-// A node dies at any write of a snapshot, and a restarted one goes on; beside a bucket that throttles, is slow, loses answers, does writes twice,
-// ends reads early, and refuses the node's clock, which is told, and ends that attempt. What is complete is right; what is not is not taken for complete.
 // leaving is a source whose node is to leave amid partition 2.
 type leaving struct {
 	*held
@@ -404,6 +402,8 @@ func TestLeaves(t *testing.T) {
 	}
 }
 
+// A node dies at any write of a snapshot, and a restarted one goes on; beside a bucket that throttles, is slow, loses answers, does writes twice,
+// ends reads early, and refuses the node's clock, which is told, and ends that attempt. What is complete is right; what is not is not taken for complete.
 func TestTakeSurvivesDeathAndFaults(t *testing.T) {
 	for seed := range uint64(40) {
 		synctest.Test(t, func(t *testing.T) {

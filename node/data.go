@@ -141,7 +141,7 @@ func (n *node) newDataPath(f ring.Founding) (*dataPath, error) {
 	return d, nil
 }
 
-// What a snapshot works on in a second, in bytes, each counted twice (backup.Options.GiveWay): at least snapshotLeast, for a hundredth or two of a core, and so much that all
+// What a snapshot works on in a second, in bytes, each counted twice (backup.Options.GiveWay): at least snapshotLeast, for some hundredths of a core, and so much that all
 // this node has on disk would be done within half of BackupPatience, whatever clients feel; at most more than it can.
 const (
 	snapshotLeast = 2 << 20
