@@ -250,18 +250,30 @@ func TestOldFramesGo(t *testing.T) {
 	}
 	same(t, restored(t, b, last.Manifest), h.clone())
 	var frames, live int64
+	packs := map[PackID]int64{}
 	for _, e := range last.Entries {
 		tab, err := e.open(t.Context(), b, testLeaves)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, f := range tab.frames {
-			frames += f.Raw
+			frames += f.own
+		}
+		for _, p := range e.Packs {
+			packs[p.ID] = p.Size
 		}
 		live += e.Bytes
 	}
 	if frames > 2*live {
 		t.Errorf("frames of %d bytes for %d of records", frames, live)
+	}
+	// A pack stays as long as anyone has a frame there.
+	var held int64
+	for _, size := range packs {
+		held += size
+	}
+	if held > 4*live {
+		t.Errorf("packs of %d bytes for %d of records", held, live)
 	}
 	// And prune frees the packs that nothing names.
 	before := len(f.objects)
@@ -564,7 +576,7 @@ func TestDamageIsNamed(t *testing.T) {
 			used[packKey(p.ID)] = true
 		}
 	}
-	if len(used) != 4 { // the manifest, the tables, the changed, and what is left of the first
+	if len(used) != 5 { // the manifest, tables and records of the first, and what has changed of both
 		t.Fatalf("%d objects", len(used))
 	}
 	// Without retries of what is damaged, reads of what is too short take time: virtual.
@@ -663,23 +675,6 @@ func TestRefuses(t *testing.T) {
 	if _, err := Prune(t.Context(), b, PruneOptions{Keep: 1, Grace: time.Hour}); err == nil || !strings.Contains(err.Error(), "three") {
 		t.Errorf("pruned beside what cannot be read: %v", err)
 	}
-}
-
-func FuzzTable(f *testing.F) {
-	t := &table{frames: []Ref{{Offset: 5, Length: 6, Raw: 7}}, leaves: make([]leaf, testLeaves)}
-	t.leaves[2] = leaf{sum: 1, records: 1, pieces: []piece{{0, 1, 6}}}
-	f.Add(t.encode())
-	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		tab, err := decodeTable(b, testLeaves)
-		if err != nil {
-			return
-		}
-		again, err := decodeTable(tab.encode(), testLeaves)
-		if err != nil || len(again.frames) != len(tab.frames) {
-			t.Errorf("%v", err)
-		}
-	})
 }
 
 // A snapshot that is pinned stays, and the oldest pinned cut is told, until the pin is released, or its owner has been dead for an hour.

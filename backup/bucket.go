@@ -2,12 +2,14 @@ package backup
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -253,9 +255,9 @@ func (w *packer) buffer() []byte {
 	return make([]byte, 0, frameSize)
 }
 
-// add compresses raw, which is the packer's from then on, into a frame. The Ref is filled in after flush.
-func (w *packer) add(ctx context.Context, raw []byte) (*Ref, error) {
-	j := &job{ref: &Ref{}, raw: raw, frame: w.buffer(), done: make(chan struct{})}
+// add compresses raw, which is the packer's from then on, into a frame. ref is filled in, at the latest by flush.
+func (w *packer) add(ctx context.Context, raw []byte, ref *Ref) error {
+	j := &job{ref: ref, raw: raw, frame: w.buffer(), done: make(chan struct{})}
 	w.jobs = append(w.jobs, j)
 	go func() {
 		defer close(j.done)
@@ -265,7 +267,7 @@ func (w *packer) add(ctx context.Context, raw []byte) (*Ref, error) {
 		}
 		j.sum = sumOf(j.frame)
 	}()
-	return j.ref, w.settle(ctx, ahead)
+	return w.settle(ctx, ahead)
 }
 
 // compress appends raw, compressed, to frame.
@@ -422,13 +424,49 @@ func (b *Bucket) open(f Ref, frame []byte) ([]byte, error) {
 	return raw, nil
 }
 
-// read fetches a frame and returns what it holds.
-func (f Ref) read(ctx context.Context, b *Bucket) ([]byte, error) {
-	frame, err := getRange(ctx, b, packKey(f.Pack), f.Offset, f.Length)
-	if err != nil {
-		return nil, err
+// fetchSize bounds how much is fetched at once.
+const fetchSize = 4 << 20
+
+// runs groups frames that come in one read each, since they lie close together: numbers of refs.
+func runs(refs []Ref) (all [][]int) {
+	order := make([]int, len(refs))
+	for i := range order {
+		order[i] = i
 	}
-	return b.open(f, frame)
+	slices.SortFunc(order, func(i, j int) int {
+		a, b := refs[i], refs[j]
+		return cmp.Or(slices.Compare(a.Pack[:], b.Pack[:]), cmp.Compare(a.Offset, b.Offset))
+	})
+	for len(order) > 0 {
+		first, k := refs[order[0]], 1
+		end := first.Offset + first.Length
+		for ; k < len(order); k++ {
+			f := refs[order[k]]
+			if f.Pack != first.Pack || f.Offset > end+fetchSize/16 || f.Offset+f.Length-first.Offset > fetchSize {
+				break
+			}
+			end = max(end, f.Offset+f.Length)
+		}
+		all = append(all, order[:k])
+		order = order[k:]
+	}
+	return all
+}
+
+// fetch reads a run of refs: the frames as they are stored, and how many bytes were read.
+func fetch(ctx context.Context, b *Bucket, refs []Ref, run []int) (frames [][]byte, n int64, err error) {
+	first, end := refs[run[0]], int64(0)
+	for _, i := range run {
+		end = max(end, refs[i].Offset+refs[i].Length)
+	}
+	content, err := getRange(ctx, b, packKey(first.Pack), first.Offset, end-first.Offset)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, i := range run {
+		frames = append(frames, content[refs[i].Offset-first.Offset:][:refs[i].Length])
+	}
+	return frames, int64(len(content)), nil
 }
 
 // snapshotOf takes the snapshot's id out of the name of a directory.

@@ -11,10 +11,12 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/klauspost/compress/zstd"
 )
 
-// Format is the version of everything in the bucket. A reader refuses a later one.
-const Format = 1
+// Format is the version of everything in the bucket. A reader takes earlier ones as well, and refuses a later one.
+const Format = 2
 
 // ErrDamaged: what the bucket holds is not what was written.
 var ErrDamaged = errors.New("damaged")
@@ -93,12 +95,14 @@ type Part struct {
 
 // Entry is one partition of a snapshot.
 type Entry struct {
-	Partition int    `json:"partition"`
-	Table     Ref    `json:"table"`
-	Records   int64  `json:"records"`
-	Bytes     int64  `json:"bytes"`    // of keys and values, before compression
-	Uploaded  int64  `json:"uploaded"` // of frames that the parent did not have
-	Packs     []Pack `json:"packs"`    // all that the table's frames lie in
+	Partition int `json:"partition"`
+	Table     Ref `json:"table"`
+	// Base is the table from which Table names only what differs, that of an earlier snapshot; nil: Table is whole. A base is whole.
+	Base     *Ref   `json:"base,omitempty"`
+	Records  int64  `json:"records"`
+	Bytes    int64  `json:"bytes"`    // of keys and values, before compression
+	Uploaded int64  `json:"uploaded"` // that the parent did not have: frames, or its share of them, and the table
+	Packs    []Pack `json:"packs"`    // all that the tables and their frames lie in
 }
 
 // Pack is a pack's name and size in bytes.
@@ -114,6 +118,9 @@ type Manifest struct {
 	Entries   []Entry   `json:"entries"` // by partition, one each
 }
 
+// plainSize is up to what size documents can be read without tools; larger ones are compressed with zstd.
+const plainSize = 4 << 10
+
 // seal encodes v as a document: JSON, and a line with its checksum.
 func seal(v any) ([]byte, error) {
 	b, err := json.Marshal(v)
@@ -121,11 +128,26 @@ func seal(v any) ([]byte, error) {
 		return nil, err
 	}
 	sum := sha256.Sum256(b)
-	return fmt.Appendf(b, "\nsha256:%x\n", sum), nil
+	if b = fmt.Appendf(b, "\nsha256:%x\n", sum); len(b) > plainSize {
+		b = zip.EncodeAll(b, nil)
+	}
+	return b, nil
 }
+
+// zip is for documents.
+var zip, _ = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(frameSize), zstd.WithEncoderCRC(false))
+
+// zipMagic begins what zstd has compressed.
+var zipMagic = []byte{0x28, 0xb5, 0x2f, 0xfd}
 
 // unseal decodes a document.
 func unseal(b []byte, v any) error {
+	if bytes.HasPrefix(b, zipMagic) {
+		var err error
+		if b, err = unzip.DecodeAll(b, nil); err != nil {
+			return fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
+	}
 	body, line, ok := bytes.Cut(b, []byte("\n"))
 	sum := sha256.Sum256(body)
 	if !ok || !bytes.Equal(line, fmt.Appendf(nil, "sha256:%x\n", sum)) {
@@ -135,140 +157,10 @@ func unseal(b []byte, v any) error {
 	if err := json.Unmarshal(body, &header); err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	if header.Format != Format {
-		return fmt.Errorf("backup: format %d, this version reads %d: use the version that wrote it, or a later one", header.Format, Format)
+	if header.Format < 1 || header.Format > Format {
+		return fmt.Errorf("backup: format %d, this version reads 1 to %d: use the version that wrote it, or a later one", header.Format, Format)
 	}
 	return json.Unmarshal(body, v)
-}
-
-// table says where the records of one partition are.
-type table struct {
-	frames []Ref
-	leaves []leaf
-}
-
-// leaf is one of the parts that a partition's records are compared in.
-type leaf struct {
-	sum     uint64 // as Source has it
-	records int64
-	pieces  []piece
-}
-
-// piece is a run of a frame's raw bytes: records of one leaf, one behind the other.
-type piece struct{ frame, offset, length int }
-
-// packs lists what the frames lie in.
-func (t *table) packs() []PackID {
-	var ids []PackID
-	seen := map[PackID]bool{}
-	for _, f := range t.frames {
-		if !seen[f.Pack] {
-			seen[f.Pack] = true
-			ids = append(ids, f.Pack)
-		}
-	}
-	return ids
-}
-
-func (t *table) encode() []byte {
-	ids := t.packs()
-	index := map[PackID]int{}
-	b := binary.AppendUvarint(nil, uint64(len(ids)))
-	for i, id := range ids {
-		index[id] = i
-		b = append(b, id[:]...)
-	}
-	b = binary.AppendUvarint(b, uint64(len(t.frames)))
-	for _, f := range t.frames {
-		for _, v := range []int64{int64(index[f.Pack]), f.Offset, f.Length, f.Raw} {
-			b = binary.AppendUvarint(b, uint64(v))
-		}
-		b = append(b, f.Sum[:]...)
-	}
-	b = binary.AppendUvarint(b, uint64(len(t.leaves)))
-	for _, l := range t.leaves {
-		b = binary.LittleEndian.AppendUint64(b, l.sum)
-		b = binary.AppendUvarint(b, uint64(l.records))
-		b = binary.AppendUvarint(b, uint64(len(l.pieces)))
-		for _, p := range l.pieces {
-			for _, v := range []int{p.frame, p.offset, p.length} {
-				b = binary.AppendUvarint(b, uint64(v))
-			}
-		}
-	}
-	return b
-}
-
-// cursor reads what encode wrote; after the first thing that cannot be, bad is set and all is zero.
-type cursor struct {
-	b   []byte
-	bad bool
-}
-
-func (c *cursor) uvarint(limit int64) int64 {
-	v, n := binary.Uvarint(c.b)
-	if n <= 0 || v > uint64(limit) || c.bad {
-		c.bad = true
-		return 0
-	}
-	c.b = c.b[n:]
-	return int64(v)
-}
-
-// index is the number of one of n things.
-func (c *cursor) index(n int) int {
-	if n == 0 {
-		c.bad = true
-		return 0
-	}
-	return int(c.uvarint(int64(n - 1)))
-}
-
-// count is a number of things of at least size bytes each.
-func (c *cursor) count(size int) int { return int(c.uvarint(int64(len(c.b) / size))) }
-
-func (c *cursor) bytes(n int) []byte {
-	if n > len(c.b) || c.bad {
-		c.bad = true
-		return make([]byte, n) // n is a few, or within what was left
-	}
-	b := c.b[:n]
-	c.b = c.b[n:]
-	return b
-}
-
-func decodeTable(b []byte, leaves int) (*table, error) {
-	c, t := &cursor{b: b}, &table{}
-	ids := make([]PackID, c.count(len(PackID{})))
-	for i := range ids {
-		ids[i] = PackID(c.bytes(len(PackID{})))
-	}
-	t.frames = make([]Ref, c.count(20))
-	for i := range t.frames {
-		f := &t.frames[i]
-		if pack := c.index(len(ids)); !c.bad {
-			f.Pack = ids[pack]
-		}
-		f.Offset, f.Length, f.Raw = c.uvarint(maxPack), c.uvarint(maxPack), c.uvarint(maxRaw)
-		f.Sum = Sum(c.bytes(len(Sum{})))
-	}
-	t.leaves = make([]leaf, c.count(10))
-	for i := range t.leaves {
-		l := &t.leaves[i]
-		l.sum, l.records = binary.LittleEndian.Uint64(c.bytes(8)), c.uvarint(1<<40)
-		l.pieces = make([]piece, c.count(3))
-		for k := range l.pieces {
-			p := &l.pieces[k]
-			p.frame, p.offset, p.length = c.index(len(t.frames)), int(c.uvarint(maxRaw)), int(c.uvarint(maxRaw))
-			if c.bad || int64(p.offset+p.length) > t.frames[p.frame].Raw {
-				return nil, fmt.Errorf("%w table", ErrDamaged)
-			}
-		}
-	}
-	if c.bad || len(c.b) > 0 || len(t.leaves) != leaves {
-		return nil, fmt.Errorf("%w table", ErrDamaged)
-	}
-	return t, nil
 }
 
 // Record is what a snapshot holds of one record. The slices are the caller's again when the call they were

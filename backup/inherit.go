@@ -6,15 +6,15 @@ import (
 	"slices"
 )
 
-// goneFrames tells which frames are not taken over, given how much of each is in use. Where that is less than half, what it holds is written
+// goneFrames tells which frames are not taken over, given how much of each is in use. Where that is less than half of what the partition had there, what it holds is written
 // anew: else old frames stay for the sake of their last leaf. And where there are many, the smallest are: each snapshot adds one for its few
 // changes, and who restores reads them all.
-func goneFrames(frames []Ref, used []int64) (gone []bool) {
+func goneFrames(frames []frame, used []int64) (gone []bool) {
 	gone = make([]bool, len(frames))
 	var kept []int
 	var bytes int64
 	for i, f := range frames {
-		if gone[i] = used[i] < f.Raw/2 || used[i] == 0; !gone[i] {
+		if gone[i] = used[i] < f.own/2 || used[i] == 0; !gone[i] {
 			kept = append(kept, i)
 			bytes += used[i]
 		}
@@ -33,6 +33,29 @@ func goneFrames(frames []Ref, used []int64) (gone []bool) {
 // fewFrames is how many a small partition may have.
 const fewFrames = 16
 
+// tablesAhead is for how many partitions tables are fetched at once: those of one node lie side by side.
+const tablesAhead = 64
+
+// old returns the tables of p in the parent; there is an entry.
+func (t *taking) old(ctx context.Context, p int) (opened, error) {
+	if _, ok := t.fetched[p]; !ok {
+		var entries []Entry
+		for next := p; next < t.o.Partitions && len(entries) < tablesAhead; next++ {
+			if e, ok := t.parent[next]; ok && (next == p || t.due(next)) {
+				entries = append(entries, e)
+			}
+		}
+		t.fetched = map[int]stored{}
+		for i, s := range fetchTables(ctx, t.o.Bucket, entries) {
+			t.fetched[entries[i].Partition] = s
+		}
+	}
+	s := t.fetched[p]
+	delete(t.fetched, p)
+	o, _, err := t.parent[p].decode(t.o.Bucket, s, t.o.Leaves)
+	return o, cmp.Or(ctx.Err(), err)
+}
+
 // inherit takes over from the parent the leaves that have not changed and lie in frames that stay, and returns the others.
 func (t *taking) inherit(ctx context.Context, b *built, sums []uint64) (changed []int) {
 	all := func() []int {
@@ -47,20 +70,29 @@ func (t *taking) inherit(ctx context.Context, b *built, sums []uint64) (changed 
 	if !ok {
 		return all()
 	}
-	old, err := e.open(ctx, t.o.Bucket, t.o.Leaves)
+	old, err := t.old(ctx, b.entry.Partition)
 	if err != nil {
 		t.o.Logger.Warn("table of the earlier snapshot not readable: the partition is uploaded as a whole", "partition", b.entry.Partition, "error", err)
 		return all()
 	}
 	used := make([]int64, len(old.frames))
+	same := true
 	for i, l := range old.leaves {
-		if l.sum == sums[i] {
-			for _, piece := range l.pieces {
-				used[piece.frame] += int64(piece.length)
-			}
+		if l.sum != sums[i] {
+			same = false
+			continue
+		}
+		for _, piece := range l.pieces {
+			used[piece.frame] += int64(piece.length)
 		}
 	}
+	b.old = old
 	gone := goneFrames(old.frames, used)
+	if same && !slices.Contains(gone, true) {
+		b.table, b.entry, b.kept = *old.table, e, true
+		b.entry.Uploaded = 0
+		return nil
+	}
 	moved := map[int]int{} // frames, by their number in old
 	for i, l := range old.leaves {
 		thin := slices.ContainsFunc(l.pieces, func(p piece) bool { return gone[p.frame] })
@@ -83,12 +115,17 @@ func (t *taking) inherit(ctx context.Context, b *built, sums []uint64) (changed 
 		}
 		b.table.leaves[i] = l
 	}
-	sizes := map[PackID]int64{}
-	for _, pack := range e.Packs {
-		sizes[pack.ID] = pack.Size
-	}
 	for _, id := range b.table.packs() {
-		b.entry.Packs = append(b.entry.Packs, Pack{id, sizes[id]})
+		b.entry.Packs = append(b.entry.Packs, e.pack(id))
 	}
 	return changed
+}
+
+// pack is one of those that the tables or their frames lie in.
+func (e Entry) pack(id PackID) Pack {
+	i := slices.IndexFunc(e.Packs, func(p Pack) bool { return p.ID == id })
+	if i < 0 {
+		return Pack{ID: id} // by a manifest that names too little: verify tells of it
+	}
+	return e.Packs[i]
 }

@@ -145,17 +145,94 @@ func Open(ctx context.Context, b *Bucket, snapshot string) (*Manifest, error) {
 	return &m, nil
 }
 
+// stored is what the bucket has of an entry's tables.
+type stored struct {
+	table, base         []byte
+	tableError, baseErr error
+}
+
+// fetchTables reads the tables of entries, in few requests.
+func fetchTables(ctx context.Context, b *Bucket, entries []Entry) []stored {
+	all := make([]stored, len(entries))
+	var refs []Ref
+	var took []func(frame []byte, err error)
+	for i, e := range entries {
+		s := &all[i]
+		refs, took = append(refs, e.Table), append(took, func(frame []byte, err error) { s.table, s.tableError = frame, err })
+		if e.Base != nil {
+			refs, took = append(refs, *e.Base), append(took, func(frame []byte, err error) { s.base, s.baseErr = frame, err })
+		}
+	}
+	together := runs(refs)
+	_ = sideBySide(ctx, len(together), func(ctx context.Context, r int) error {
+		run := together[r]
+		frames, _, err := fetch(ctx, b, refs, run)
+		for k, i := range run {
+			switch {
+			case err == nil:
+				took[i](frames[k], nil)
+			case len(run) == 1:
+				took[i](nil, err)
+			default: // not all of them may be lost
+				one, _, err := fetch(ctx, b, refs, run[k:k+1])
+				took[i](slices.Concat(one...), err)
+			}
+		}
+		return nil
+	})
+	return all
+}
+
+// opened are an entry's tables.
+type opened struct {
+	*table
+	base     *table // the whole one that the next may differ from: table itself, or what it names the differences from
+	baseRef  Ref
+	basePack Pack
+}
+
+// decode looks into an entry's tables. An error is about the pack that is returned.
+func (e Entry) decode(b *Bucket, s stored, leaves int) (o opened, bad PackID, err error) {
+	read := func(ref Ref, frame []byte, err error, base *table) (*table, error) {
+		if err != nil {
+			return nil, err
+		}
+		raw, err := b.open(ref, frame)
+		if err != nil {
+			return nil, err
+		}
+		t, err := decodeTable(raw, base, leaves)
+		if err != nil {
+			return nil, fmt.Errorf("partition %d: %w", e.Partition, err)
+		}
+		return t, nil
+	}
+	if e.Base == nil {
+		o.table, err = read(e.Table, s.table, s.tableError, nil)
+		o.base, o.baseRef, o.basePack = o.table, e.Table, e.pack(e.Table.Pack)
+		return o, e.Table.Pack, err
+	}
+	o.baseRef, o.basePack = *e.Base, e.pack(e.Base.Pack)
+	if o.base, err = read(*e.Base, s.base, s.baseErr, nil); err != nil {
+		return o, e.Base.Pack, err
+	}
+	o.table, err = read(e.Table, s.table, s.tableError, o.base)
+	return o, e.Table.Pack, err
+}
+
 // open reads the table.
 func (e Entry) open(ctx context.Context, b *Bucket, leaves int) (*table, error) {
-	raw, err := e.Table.read(ctx, b)
-	if err != nil {
-		return nil, err
+	o, _, err := e.decode(b, fetchTables(ctx, b, []Entry{e})[0], leaves)
+	return o.table, cmp.Or(ctx.Err(), err)
+}
+
+// tableBytes is how much open reads.
+func (e Entry) tableBytes() int64 {
+	n := e.Table.Length
+	if e.Base != nil {
+		n += e.Base.Length
 	}
-	t, err := decodeTable(raw, leaves)
-	if err != nil {
-		return nil, fmt.Errorf("partition %d: %w", e.Partition, err)
-	}
-	return t, nil
+	return n
 }
 
 // Fault is something that is not as it should be.
@@ -175,19 +252,16 @@ func Verify(ctx context.Context, b *Bucket, m *Manifest, data bool, progress fun
 	if err := b.fits(m); err != nil {
 		return nil, err
 	}
-	tables, failed := make([]*table, len(m.Entries)), make([]error, len(m.Entries))
-	_ = sideBySide(ctx, len(m.Entries), func(ctx context.Context, p int) error {
-		tables[p], failed[p] = m.Entries[p].open(ctx, b, m.Leaves)
-		return nil
-	})
+	tables, all := make([]*table, len(m.Entries)), fetchTables(ctx, b, m.Entries)
 	if ctx.Err() != nil {
 		return faults, ctx.Err()
 	}
 	packs := map[PackID][]int{} // partitions
 	sizes := map[PackID]int64{}
 	for p, e := range m.Entries {
-		if failed[p] != nil {
-			faults = append(faults, Fault{packKey(e.Table.Pack), p, failed[p]})
+		o, bad, err := e.decode(b, all[p], m.Leaves)
+		if tables[p], all[p] = o.table, (stored{}); err != nil {
+			faults = append(faults, Fault{packKey(bad), p, err})
 		}
 		for _, pack := range e.Packs {
 			packs[pack.ID], sizes[pack.ID] = append(packs[pack.ID], p), pack.Size
@@ -207,8 +281,9 @@ func Verify(ctx context.Context, b *Bucket, m *Manifest, data bool, progress fun
 				if sha256.Sum256(content) != id {
 					err = fmt.Errorf("%w: its checksum does not match its name", ErrDamaged)
 				}
+				var last lastFrame
 				for _, p := range packs[id] {
-					n, err := tables[p].count(b, id, content)
+					n, err := tables[p].count(b, id, content, &last)
 					if err != nil {
 						faults = append(faults, Fault{packKey(id), p, err})
 					}
@@ -243,8 +318,14 @@ func Verify(ctx context.Context, b *Bucket, m *Manifest, data bool, progress fun
 	return faults, nil
 }
 
+// lastFrame is the frame of a pack that was opened last: the partition that comes next may have a part of it.
+type lastFrame struct {
+	Ref
+	raw []byte
+}
+
 // count counts the records that lie in a pack.
-func (t *table) count(b *Bucket, id PackID, content []byte) (n int64, err error) {
+func (t *table) count(b *Bucket, id PackID, content []byte, last *lastFrame) (n int64, err error) {
 	if t == nil {
 		return 0, nil
 	}
@@ -256,9 +337,14 @@ func (t *table) count(b *Bucket, id PackID, content []byte) (n int64, err error)
 		if f.Offset+f.Length > int64(len(content)) {
 			return n, fmt.Errorf("%w: it is too short", ErrDamaged)
 		}
-		if raws[i], err = b.open(f, content[f.Offset:f.Offset+f.Length]); err != nil {
-			return n, err
+		if last.Ref != f.Ref {
+			raw, err := b.open(f.Ref, content[f.Offset:f.Offset+f.Length])
+			if err != nil {
+				return n, err
+			}
+			*last = lastFrame{f.Ref, raw}
 		}
+		raws[i] = last.raw
 	}
 	for _, l := range t.leaves {
 		for _, p := range l.pieces {
@@ -366,48 +452,30 @@ type counted struct {
 	refused        bool // by sink
 }
 
-// fetchSize bounds how much is fetched at once.
-const fetchSize = 4 << 20
-
 func (e Entry) restore(ctx context.Context, b *Bucket, leaves int, sink Sink) (n counted, fetched int64, err error) {
 	t, err := e.open(ctx, b, leaves)
 	if err != nil {
-		return n, e.Table.Length, err
+		return n, e.tableBytes(), err
 	}
-	fetched = e.Table.Length
-	inFrame := make([][]piece, len(t.frames))
+	fetched = e.tableBytes()
+	inFrame, refs := make([][]piece, len(t.frames)), make([]Ref, len(t.frames))
+	for i, f := range t.frames {
+		refs[i] = f.Ref
+	}
 	for _, l := range t.leaves {
 		for _, p := range l.pieces {
 			inFrame[p.frame] = append(inFrame[p.frame], p)
 		}
 	}
-	order := make([]int, len(t.frames))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortFunc(order, func(i, j int) int {
-		a, b := t.frames[i], t.frames[j]
-		return cmp.Or(slices.Compare(a.Pack[:], b.Pack[:]), cmp.Compare(a.Offset, b.Offset))
-	})
-	for len(order) > 0 {
-		// Frames that lie close together come in one read.
-		first, k := t.frames[order[0]], 1
-		end := first.Offset + first.Length
-		for ; k < len(order); k++ {
-			f := t.frames[order[k]]
-			if f.Pack != first.Pack || f.Offset > end+fetchSize/16 || f.Offset+f.Length-first.Offset > fetchSize {
-				break
-			}
-			end = max(end, f.Offset+f.Length)
-		}
-		content, err := getRange(ctx, b, packKey(first.Pack), first.Offset, end-first.Offset)
+	for _, run := range runs(refs) {
+		frames, size, err := fetch(ctx, b, refs, run)
 		if err != nil {
 			return n, fetched, err
 		}
-		fetched += int64(len(content))
-		for _, i := range order[:k] {
-			f := t.frames[i]
-			raw, err := b.open(f, content[f.Offset-first.Offset:][:f.Length])
+		fetched += size
+		for k, i := range run {
+			f := refs[i]
+			raw, err := b.open(f, frames[k])
 			if err != nil {
 				return n, fetched, err
 			}
@@ -432,7 +500,6 @@ func (e Entry) restore(ctx context.Context, b *Bucket, leaves int, sink Sink) (n
 				return n, fetched, err
 			}
 		}
-		order = order[k:]
 	}
 	if n.records != e.Records {
 		return n, fetched, fmt.Errorf("%w: %d records instead of %d", ErrDamaged, n.records, e.Records)

@@ -43,6 +43,7 @@ func (t *taking) upload(ctx context.Context, p int) (err error) {
 			return err
 		}
 	}
+	b.entry.Records, b.entry.Bytes = 0, 0
 	for _, l := range b.table.leaves {
 		b.entry.Records += l.records
 		for _, piece := range l.pieces {
@@ -112,40 +113,30 @@ func (t *taking) gather(ctx context.Context, b *built, leaves []int) error {
 		wanted[l] = true
 	}
 	write := func() error {
-		var frame []byte
-		end := func() error {
-			if len(frame) == 0 {
-				return nil
-			}
-			ref, err := t.pack.add(ctx, frame)
-			if err != nil {
-				return err
-			}
-			b.frames = append(b.frames, ref)
-			b.table.frames = append(b.table.frames, Ref{})
-			frame = nil
-			return nil
-		}
 		of := int32(-1) // the leaf of the piece that grows; -1: none
 		for _, r := range held.byLeaf(t.o.Leaves) {
-			if len(frame) > 0 && len(frame)+int(r.length) > frameSize {
-				if err := end(); err != nil {
+			if len(t.open.raw) > 0 && len(t.open.raw)+int(r.length) > frameSize {
+				if err := t.endFrame(ctx); err != nil {
 					return err
 				}
-				of = -1
 			}
-			if frame == nil {
-				frame = t.pack.buffer()
+			if t.open.raw == nil {
+				t.open.raw, t.open.ref = t.pack.buffer(), &Ref{}
 			}
-			l := &b.table.leaves[r.leaf]
+			if n := len(b.frames); n == 0 || b.frames[n-1] != t.open.ref {
+				b.frames, of = append(b.frames, t.open.ref), -1
+				b.table.frames = append(b.table.frames, frame{})
+			}
+			l, own := &b.table.leaves[r.leaf], &b.table.frames[len(b.table.frames)-1].own
 			if r.leaf != of {
-				l.pieces, of = append(l.pieces, piece{len(b.table.frames), len(frame), 0}), r.leaf
+				l.pieces, of = append(l.pieces, piece{len(b.table.frames) - 1, len(t.open.raw), 0}), r.leaf
 			}
 			l.pieces[len(l.pieces)-1].length += int(r.length)
-			frame = append(frame, held.raw[r.offset:r.offset+r.length]...)
+			*own += int64(r.length)
+			t.open.raw = append(t.open.raw, held.raw[r.offset:r.offset+r.length]...)
 		}
 		held.reset()
-		return end()
+		return nil
 	}
 	err := t.o.Source.Records(ctx, b.entry.Partition, leaves, func(r Record) error {
 		if r.Leaf < 0 || r.Leaf >= len(wanted) || !wanted[r.Leaf] {
@@ -166,8 +157,52 @@ func (t *taking) gather(ctx context.Context, b *built, leaves []int) error {
 		}
 		return write()
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		err = write()
 	}
-	return write()
+	if err == nil && len(t.open.raw) >= sharedSize {
+		err = t.endFrame(ctx)
+	}
+	return err
+}
+
+// sharedSize is how large a frame must be for the next partition to begin another one. Alone, a few records compress badly, and most changes are few in each of
+// many partitions; with more, whoever restores one partition would read too much of others.
+const sharedSize = 32 << 10
+
+// endFrame hands the open frame to the packer, if there is one.
+func (t *taking) endFrame(ctx context.Context) error {
+	raw, ref := t.open.raw, t.open.ref
+	if t.open.raw, t.open.ref = nil, nil; raw == nil {
+		return nil
+	}
+	return t.pack.add(ctx, raw, ref)
+}
+
+// settle enters where the new frames lie, whose packs have names by now.
+func (b *built) settle(sizes map[PackID]int64) {
+	old := len(b.table.frames) - len(b.frames)
+	for i, ref := range b.frames {
+		f := &b.table.frames[old+i]
+		f.Ref = *ref
+		b.entry.Uploaded += f.Length * f.own / f.Raw
+	}
+	known := len(b.entry.Packs)
+	for _, id := range b.table.packs() {
+		if !slices.ContainsFunc(b.entry.Packs[:known], func(p Pack) bool { return p.ID == id }) {
+			b.entry.Packs = append(b.entry.Packs, Pack{id, sizes[id]})
+		}
+	}
+}
+
+// encode returns the table: what differs from the parent's, or from what that names the differences from, unless that is half as much as all.
+func (b *built) encode() []byte {
+	if b.old.base != nil {
+		if differs := b.table.encode(b.old.base); int64(len(differs)) < b.old.baseRef.Raw/2 {
+			b.entry.Base = &b.old.baseRef
+			b.entry.Packs = append(b.entry.Packs, b.old.basePack)
+			return differs
+		}
+	}
+	return b.table.encode(nil)
 }

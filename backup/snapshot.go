@@ -71,10 +71,18 @@ type taking struct {
 	pack   *packer       // of records
 	tables *packer
 	ready  []*built
-	held   gathering // gather's, used again
-	read   int       // bytes of records, of which GiveWay was not told yet
-	parts  int       // numbers of this node's parts that are taken
-	told   struct {  // when a part was last written
+	due    func(partition int) bool // whether it is this node's turn to upload it
+	// fetched are tables of the parent that were read ahead, by partition.
+	fetched map[int]stored
+	// open is the frame that grows, behind the records of several partitions if they are few; ref is filled in once it is in a pack.
+	open struct {
+		raw []byte // nil: there is none
+		ref *Ref
+	}
+	held  gathering // gather's, used again
+	read  int       // bytes of records, of which GiveWay was not told yet
+	parts int       // numbers of this node's parts that are taken
+	told  struct {  // when a part was last written
 		bytes int64     // of pack by then
 		at    time.Time // or was to be, had there been anything to tell
 		last  time.Time
@@ -87,7 +95,9 @@ type built struct {
 	entry  Entry
 	table  table
 	frames []*Ref // those of table that are new, at its end
-	ref    *Ref   // of the table
+	old    opened // the parent's; zero: there is none
+	kept   bool   // the entry is the parent's, since nothing has changed
+	ref    Ref    // of the table
 }
 
 // Take takes part in the snapshot named id: it begins it if nobody has, uploads the partitions for which turn says so and which nobody has uploaded yet, and
@@ -176,16 +186,19 @@ func (t *taking) work(ctx context.Context, turn func(int) time.Duration) error {
 			return t.complete(ctx, covered)
 		}
 		waits := false
+		t.due = func(p int) bool {
+			delay := turn(p)
+			_, there := covered[p]
+			if !there && stands < delay {
+				waits = true
+			}
+			return !there && delay >= 0 && stands >= delay
+		}
 		for p := range t.o.Partitions {
 			if t.leaves() {
 				break
 			}
-			delay := turn(p)
-			if _, there := covered[p]; there || delay < 0 {
-				continue
-			}
-			if stands < delay {
-				waits = true
+			if !t.due(p) {
 				continue
 			}
 			if err := t.upload(ctx, p); err != nil {
@@ -286,7 +299,7 @@ func (t *taking) flush(ctx context.Context) error {
 	if len(t.ready) == 0 {
 		return nil
 	}
-	if err := t.pack.begin(ctx); err != nil {
+	if err := errors.Join(t.endFrame(ctx), t.pack.begin(ctx)); err != nil {
 		return err
 	}
 	return t.tell(ctx)
@@ -305,19 +318,11 @@ func (t *taking) tell(ctx context.Context) error {
 		return nil
 	}
 	for _, b := range ready {
-		old := len(b.table.frames) - len(b.frames)
-		for i, ref := range b.frames {
-			b.table.frames[old+i] = *ref
-			b.entry.Uploaded += ref.Length
+		if b.kept {
+			continue
 		}
-		known := len(b.entry.Packs)
-		for _, id := range b.table.packs() {
-			if !slices.ContainsFunc(b.entry.Packs[:known], func(p Pack) bool { return p.ID == id }) {
-				b.entry.Packs = append(b.entry.Packs, Pack{id, t.pack.sizes[id]})
-			}
-		}
-		var err error
-		if b.ref, err = t.tables.add(ctx, b.table.encode()); err != nil {
+		b.settle(t.pack.sizes)
+		if err := t.tables.add(ctx, b.encode(), &b.ref); err != nil {
 			return err
 		}
 	}
@@ -327,8 +332,11 @@ func (t *taking) tell(ctx context.Context) error {
 	}
 	part := Part{Format: Format, Snapshot: t.begin.Snapshot, Node: t.o.Node}
 	for _, b := range ready {
-		b.entry.Table = *b.ref
-		b.entry.Packs = append(b.entry.Packs, Pack{b.ref.Pack, t.tables.sizes[b.ref.Pack]})
+		if !b.kept {
+			b.entry.Table = b.ref
+			b.entry.Uploaded += b.ref.Length
+			b.entry.Packs = append(b.entry.Packs, Pack{b.ref.Pack, t.tables.sizes[b.ref.Pack]})
+		}
 		part.Entries = append(part.Entries, b.entry)
 	}
 	content, err := seal(part)
@@ -362,6 +370,7 @@ func (t *taking) complete(ctx context.Context, covered map[int]Entry) error {
 	ctx, span := otel.Tracer("kai").Start(ctx, "snapshot.manifest")
 	defer span.End()
 	m := &Manifest{Begin: t.begin, Completed: time.Now().UTC()}
+	m.Format = Format // whoever began it
 	for _, e := range covered {
 		m.Entries = append(m.Entries, e)
 	}
