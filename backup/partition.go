@@ -195,10 +195,11 @@ func (b *built) settle(sizes map[PackID]int64) {
 	}
 }
 
-// encode returns the table: what differs from the parent's, or from what that names the differences from, unless that is half as much as all.
+// encode returns the table: what differs from the base of the parent's, unless that is a quarter of all: it grows with each snapshot, and so costs no more, on the average, than whole tables
+// now and then.
 func (b *built) encode() []byte {
 	if b.old.base != nil {
-		if differs := b.table.encode(b.old.base); int64(len(differs)) < b.old.baseRef.Raw/2 {
+		if differs := b.table.encode(b.old.base); int64(len(differs)) < b.old.baseRef.Raw/4 {
 			b.entry.Base = &b.old.baseRef
 			b.entry.Packs = append(b.entry.Packs, b.old.basePack)
 			return differs

@@ -144,7 +144,7 @@ func (n *node) newDataPath(f ring.Founding) (*dataPath, error) {
 // What a snapshot works on in a second, in bytes, each counted twice (backup.Options.GiveWay): at least snapshotLeast, for some hundredths of a core, and so much that all
 // this node has on disk would be done within half of BackupPatience, whatever clients feel; at most more than it can.
 const (
-	snapshotLeast = 2 << 20
+	snapshotLeast = 1 << 20
 	snapshotMost  = 4 << 30
 )
 
