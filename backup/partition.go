@@ -11,9 +11,9 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// partitionCost is what a partition is counted as by GiveWay, whatever it holds: its sums are read and compared with other nodes', and its table is read and
-// written anew. That takes about as long as so many bytes do.
-const partitionCost = 128 << 10
+// partitionCost is what a partition is counted as by GiveWay, whatever it holds: its sums are read and compared with other nodes', and its tables are read, and
+// one is written. That takes about as long as so many bytes do.
+const partitionCost = 64 << 10
 
 // upload builds the table of a partition, out of new frames for the leaves that have changed and the parent's for the others.
 func (t *taking) upload(ctx context.Context, p int) (err error) {

@@ -38,7 +38,7 @@ type Options struct {
 	// Look is the time between two looks at what other nodes have uploaded.
 	Look time.Duration
 	// GiveWay, if not nil, is called before n more bytes of records are worked on, 32 KiB or so: each is counted twice, as it is read and as it is compressed. Each partition
-	// is counted as 128 KiB more. It may
+	// is counted as 64 KiB more. It may
 	// wait a while, so that whoever is served meanwhile notices little. Several goroutines call it.
 	GiveWay func(ctx context.Context, n int)
 	// Leave, once closed, ends Take as soon as what it has uploaded can be used by the others; nil: never.

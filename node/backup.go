@@ -242,7 +242,7 @@ func (n *node) snapshot(ctx context.Context, d *dataPath, b *backup.Bucket, id s
 	})
 	ctx, end := flight.Work(ctx, "snapshot", "snapshot "+d.founding.ClusterID+" "+id, nil, attribute.String("kai.snapshot", id), attribute.String("kai.node.id", string(n.identity.Node)))
 	began := time.Now()
-	d.gentle.SetLeast(n.snapshotLeast())
+	d.gentle.SetRates(n.snapshotRates())
 	d.backups.taking.Store(true)
 	defer d.backups.taking.Store(false)
 	done, err := s.Take(ctx, id, func(p int) time.Duration { return n.turn(d, id, ring.Partition(p)) })

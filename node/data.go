@@ -141,15 +141,23 @@ func (n *node) newDataPath(f ring.Founding) (*dataPath, error) {
 	return d, nil
 }
 
-// What a snapshot works on in a second, in bytes, each counted twice (backup.Options.GiveWay): at least snapshotLeast, for some hundredths of a core, and so much that all
-// this node has on disk would be done within half of BackupPatience, whatever clients feel; at most more than it can.
+// What a snapshot works on in a second, in bytes, each counted twice (backup.Options.GiveWay).
 const (
-	snapshotLeast = 1 << 20
-	snapshotMost  = 4 << 30
+	snapshotMost  = 4 << 30          // more than a node can
+	snapshotBusy  = 3 << 19          // while it serves somebody
+	snapshotLeast = 1 << 20          // while clients feel it: some hundredths of a core
+	snapshotSoon  = 90 * time.Minute // without clients that feel it, and with all to be uploaded, it takes no longer
 )
 
-func (n *node) snapshotLeast() int64 {
-	return max(snapshotLeast, 2*n.diskBytes()/int64((BackupPatience/2).Seconds()))
+// snapshotRates are the least, and the most while anybody is served. They are for small data; with more on disk, all of it would be done in half of BackupPatience whatever clients feel,
+// and, if they do not, in an hour and a half, or a quarter of the time between two snapshots if that is sooner: nothing is won by being done before, and clients may feel it.
+func (n *node) snapshotRates() (least, busy int64) {
+	soon := snapshotSoon
+	if every := n.cfg.BackupInterval; every > 0 {
+		soon = min(soon, every/4)
+	}
+	within := func(d time.Duration) int64 { return int64(2 * float64(n.diskBytes()) / d.Seconds()) }
+	return max(snapshotLeast, within(BackupPatience/2)), max(snapshotBusy, within(soon))
 }
 
 // served is how many requests the replica has served.

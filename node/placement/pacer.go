@@ -28,8 +28,9 @@ type Pacer struct {
 
 // PacerOptions of NewPacer.
 type PacerOptions struct {
-	// Most is the highest rate, Least the lowest, in bytes a second; Least is 1 MiB if it is 0.
-	Most, Least int64
+	// Most is the highest rate, Least the lowest, in bytes a second; Least is 1 MiB if it is 0. While anybody is served, Busy is the highest, if it is
+	// not 0 and more than Least.
+	Most, Least, Busy int64
 	// Clients are well while their latency is below Well times that of calm times, and strained above Strained times; 0: 1.5 and 2.
 	Well, Strained float64
 	// Latency is how long the slowest hundredth of the clients' reads took since the last call; ok=false: too few
@@ -71,11 +72,11 @@ func NewPacer(o PacerOptions) *Pacer {
 	return &Pacer{o: o, rate: min(unknownRate, float64(o.Most)), busy: time.Now()}
 }
 
-// SetLeast sets PacerOptions.Least.
-func (p *Pacer) SetLeast(rate int64) {
+// SetRates sets PacerOptions.Least and Busy.
+func (p *Pacer) SetRates(least, busy int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.o.Least = rate
+	p.o.Least, p.o.Busy = least, busy
 }
 
 // PartitionCost is what beginning to transfer a partition is charged for, in bytes: two decisions among its members,
@@ -193,6 +194,9 @@ func (p *Pacer) adapt(now time.Time, d time.Duration, ok bool, served uint64) {
 		p.rate *= 1.4
 	case float64(d) < p.o.Well*float64(p.calm):
 		p.rate *= 1.15
+	}
+	if p.o.Busy > 0 && p.unused <= unknownAfter {
+		most = min(most, max(float64(p.o.Busy), least))
 	}
 	p.rate = max(min(p.rate, most), min(least, most))
 }

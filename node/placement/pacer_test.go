@@ -164,6 +164,34 @@ func TestPacerOfTheGentle(t *testing.T) {
 	}
 }
 
+// While somebody is served there is a limit, however well clients are; without, there is none.
+func TestPacerOfTheBusy(t *testing.T) {
+	now, served := time.Unix(1000, 0), uint64(0)
+	p := NewPacer(PacerOptions{Most: 64 << 20, Served: func() uint64 { return served }})
+	p.SetRates(1<<20, 3<<20)
+	pass := func(n int, requests uint64) float64 {
+		for range n {
+			now, served = now.Add(paceEvery), served+requests
+			p.spent = now
+			p.adapt(now, time.Millisecond, requests > 0, served)
+		}
+		return p.Rate()
+	}
+	if r := pass(40, 100); r != 3<<20 {
+		t.Errorf("served: %.0f", r)
+	}
+	if r := pass(80, 0); r < 60<<20 {
+		t.Errorf("unused: %.0f", r)
+	}
+	if r := pass(1, 100); r != 3<<20 {
+		t.Errorf("served again: %.0f", r)
+	}
+	p.SetRates(5<<20, 3<<20)
+	if r := pass(1, 100); r != 5<<20 {
+		t.Errorf("at least more than that: %.0f", r)
+	}
+}
+
 // Few clients tell seldom: what they tell in a rest is of the work before, too, and no calm.
 func TestPacerOfFewClients(t *testing.T) {
 	now := time.Unix(1000, 0)
