@@ -862,7 +862,7 @@ func (w wideSource) Records(_ context.Context, _ int, leaves []int, yield func(R
 	return nil
 }
 
-// However many snapshots of few changes there were, a partition has few frames, and what is written for that is a few times what has changed.
+// However many snapshots of few changes there were, a partition has few frames and tables, and what is written for that is a few times what has changed.
 func TestFewFrames(t *testing.T) {
 	const leaves, rounds = 1000, 150
 	f, b := newFaultBucket(1)
@@ -875,8 +875,8 @@ func TestFewFrames(t *testing.T) {
 	o := options(b, "n1", w)
 	o.Partitions, o.Leaves = 1, leaves
 	var last Done
-	var written int64
-	most := 0
+	var written, tables, whole int64
+	most, bases := 0, 0
 	for i := range rounds {
 		for range 3 {
 			w[r.IntN(leaves)] = value()
@@ -889,16 +889,24 @@ func TestFewFrames(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		most = max(most, len(tab.frames))
+		most, bases = max(most, len(tab.frames)), max(bases, len(last.Entries[0].Bases))
+		tables += last.Entries[0].Table.Length
+		if i == 0 {
+			whole = tables
+		}
 		written += int64(last.Leaves - last.Unchanged)
 	}
 	if most > fewFrames+1 {
 		t.Errorf("%d frames", most)
 	}
+	if share := float64(tables-whole) / float64(whole*(rounds-1)); share > 0.2 || bases > maxBases || bases == 0 {
+		t.Errorf("of %d tables each, %.2f of a whole one is written", bases+1, share)
+	}
 	if each := float64(written-leaves) / rounds; each > 3*12 {
 		t.Errorf("%.1f leaves written for 3 that change", each)
 	}
-	t.Logf("at most %d frames; %.1f leaves written a snapshot for 3 that change; %d objects", most, float64(written-leaves)/rounds, len(f.objects))
+	t.Logf("at most %d frames; %.1f leaves written a snapshot for 3 that change, and %.3f of a table, in up to %d; %d objects",
+		most, float64(written-leaves)/rounds, float64(tables-whole)/float64(whole*(rounds-1)), bases+1, len(f.objects))
 	got := map[string]string{}
 	if _, err := Restore(t.Context(), b, last.Manifest, func(int) bool { return true }, false, func(_ context.Context, _ int, items []Item) error {
 		for _, it := range items {

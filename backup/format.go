@@ -97,8 +97,9 @@ type Part struct {
 type Entry struct {
 	Partition int `json:"partition"`
 	Table     Ref `json:"table"`
-	// Base is the table from which Table names only what differs, that of an earlier snapshot; nil: Table is whole. A base is whole.
-	Base     *Ref   `json:"base,omitempty"`
+	// Bases are tables of earlier snapshots, of which the first is whole; each later one, and Table, names only what differs from those before it.
+	// Without them Table is whole.
+	Bases    []Ref  `json:"bases,omitempty"`
 	Records  int64  `json:"records"`
 	Bytes    int64  `json:"bytes"`    // of keys and values, before compression
 	Uploaded int64  `json:"uploaded"` // that the parent did not have: frames, or its share of them, and the table

@@ -70,11 +70,12 @@ func (t *taking) inherit(ctx context.Context, b *built, sums []uint64) (changed 
 	if !ok {
 		return all()
 	}
-	old, err := t.old(ctx, b.entry.Partition)
+	tables, err := t.old(ctx, b.entry.Partition)
 	if err != nil {
 		t.o.Logger.Warn("table of the earlier snapshot not readable: the partition is uploaded as a whole", "partition", b.entry.Partition, "error", err)
 		return all()
 	}
+	old := tables.last()
 	used := make([]int64, len(old.frames))
 	same := true
 	for i, l := range old.leaves {
@@ -86,10 +87,10 @@ func (t *taking) inherit(ctx context.Context, b *built, sums []uint64) (changed 
 			used[piece.frame] += int64(piece.length)
 		}
 	}
-	b.old = old
+	b.old = tables
 	gone := goneFrames(old.frames, used)
 	if same && !slices.Contains(gone, true) {
-		b.table, b.entry, b.kept = *old.table, e, true
+		b.table, b.entry, b.kept = *old, e, true
 		b.entry.Uploaded = 0
 		return nil
 	}

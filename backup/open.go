@@ -145,24 +145,22 @@ func Open(ctx context.Context, b *Bucket, snapshot string) (*Manifest, error) {
 	return &m, nil
 }
 
-// stored is what the bucket has of an entry's tables.
-type stored struct {
-	table, base         []byte
-	tableError, baseErr error
+// stored is what the bucket has of an entry's tables, bases first: frames, or why they cannot be read.
+type stored []struct {
+	frame []byte
+	err   error
 }
+
+// refs are those of all tables, bases first.
+func (e Entry) refs() []Ref { return append(slices.Clone(e.Bases), e.Table) }
 
 // fetchTables reads the tables of entries, in few requests.
 func fetchTables(ctx context.Context, b *Bucket, entries []Entry) []stored {
-	all := make([]stored, len(entries))
 	var refs []Ref
-	var took []func(frame []byte, err error)
-	for i, e := range entries {
-		s := &all[i]
-		refs, took = append(refs, e.Table), append(took, func(frame []byte, err error) { s.table, s.tableError = frame, err })
-		if e.Base != nil {
-			refs, took = append(refs, *e.Base), append(took, func(frame []byte, err error) { s.base, s.baseErr = frame, err })
-		}
+	for _, e := range entries {
+		refs = append(refs, e.refs()...)
 	}
+	all := make(stored, len(refs))
 	together := runs(refs)
 	_ = sideBySide(ctx, len(together), func(ctx context.Context, r int) error {
 		run := together[r]
@@ -170,67 +168,71 @@ func fetchTables(ctx context.Context, b *Bucket, entries []Entry) []stored {
 		for k, i := range run {
 			switch {
 			case err == nil:
-				took[i](frames[k], nil)
+				all[i].frame = frames[k]
 			case len(run) == 1:
-				took[i](nil, err)
+				all[i].err = err
 			default: // not all of them may be lost
-				one, _, err := fetch(ctx, b, refs, run[k:k+1])
-				took[i](slices.Concat(one...), err)
+				if one, _, err := fetch(ctx, b, refs, run[k:k+1]); err != nil {
+					all[i].err = err
+				} else {
+					all[i].frame = one[0]
+				}
 			}
 		}
 		return nil
 	})
-	return all
+	each := make([]stored, len(entries))
+	for i, e := range entries {
+		n := len(e.Bases) + 1
+		each[i], all = all[:n], all[n:]
+	}
+	return each
 }
 
-// opened are an entry's tables.
-type opened struct {
+// opened are an entry's tables: what the bases say, one after the other, and at last the table itself.
+type opened []struct {
 	*table
-	base     *table // the whole one that the next may differ from: table itself, or what it names the differences from
-	baseRef  Ref
-	basePack Pack
+	ref  Ref
+	pack Pack
 }
+
+// last is the table itself.
+func (o opened) last() *table { return o[len(o)-1].table }
 
 // decode looks into an entry's tables. An error is about the pack that is returned.
 func (e Entry) decode(b *Bucket, s stored, leaves int) (o opened, bad PackID, err error) {
-	read := func(ref Ref, frame []byte, err error, base *table) (*table, error) {
-		if err != nil {
-			return nil, err
+	o = make(opened, len(s))
+	var base *table
+	for i, ref := range e.refs() {
+		var raw []byte
+		if err = s[i].err; err == nil {
+			raw, err = b.open(ref, s[i].frame)
 		}
-		raw, err := b.open(ref, frame)
 		if err != nil {
-			return nil, err
+			return nil, ref.Pack, err
 		}
 		t, err := decodeTable(raw, base, leaves)
 		if err != nil {
-			return nil, fmt.Errorf("partition %d: %w", e.Partition, err)
+			return nil, ref.Pack, fmt.Errorf("partition %d: %w", e.Partition, err)
 		}
-		return t, nil
+		o[i].table, o[i].ref, o[i].pack, base = t, ref, e.pack(ref.Pack), t
 	}
-	if e.Base == nil {
-		o.table, err = read(e.Table, s.table, s.tableError, nil)
-		o.base, o.baseRef, o.basePack = o.table, e.Table, e.pack(e.Table.Pack)
-		return o, e.Table.Pack, err
-	}
-	o.baseRef, o.basePack = *e.Base, e.pack(e.Base.Pack)
-	if o.base, err = read(*e.Base, s.base, s.baseErr, nil); err != nil {
-		return o, e.Base.Pack, err
-	}
-	o.table, err = read(e.Table, s.table, s.tableError, o.base)
-	return o, e.Table.Pack, err
+	return o, PackID{}, nil
 }
 
 // open reads the table.
 func (e Entry) open(ctx context.Context, b *Bucket, leaves int) (*table, error) {
 	o, _, err := e.decode(b, fetchTables(ctx, b, []Entry{e})[0], leaves)
-	return o.table, cmp.Or(ctx.Err(), err)
+	if err = cmp.Or(ctx.Err(), err); err != nil {
+		return nil, err
+	}
+	return o.last(), nil
 }
 
 // tableBytes is how much open reads.
-func (e Entry) tableBytes() int64 {
-	n := e.Table.Length
-	if e.Base != nil {
-		n += e.Base.Length
+func (e Entry) tableBytes() (n int64) {
+	for _, ref := range e.refs() {
+		n += ref.Length
 	}
 	return n
 }
@@ -260,8 +262,10 @@ func Verify(ctx context.Context, b *Bucket, m *Manifest, data bool, progress fun
 	sizes := map[PackID]int64{}
 	for p, e := range m.Entries {
 		o, bad, err := e.decode(b, all[p], m.Leaves)
-		if tables[p], all[p] = o.table, (stored{}); err != nil {
+		if all[p] = nil; err != nil {
 			faults = append(faults, Fault{packKey(bad), p, err})
+		} else {
+			tables[p] = o.last()
 		}
 		for _, pack := range e.Packs {
 			packs[pack.ID], sizes[pack.ID] = append(packs[pack.ID], p), pack.Size

@@ -195,15 +195,24 @@ func (b *built) settle(sizes map[PackID]int64) {
 	}
 }
 
-// encode returns the table: what differs from the base of the parent's, unless that is a quarter of all: it grows with each snapshot, and so costs no more, on the average, than whole tables
-// now and then.
+// maxBases bounds how many tables make up one.
+const maxBases = 4
+
+// encode returns the table: what differs from the parent's. But where that is as large as the last of the tables that the parent's consists of, both become one, and so on: as in a binary counter,
+// so that they are few, and each difference is written again a few times only.
 func (b *built) encode() []byte {
-	if b.old.base != nil {
-		if differs := b.table.encode(b.old.base); int64(len(differs)) < b.old.baseRef.Raw/4 {
-			b.entry.Base = &b.old.baseRef
-			b.entry.Packs = append(b.entry.Packs, b.old.basePack)
-			return differs
+	for bases := b.old; len(bases) > 0; bases = bases[:len(bases)-1] {
+		differs := b.table.encode(bases.last())
+		if int64(len(differs)) >= bases[len(bases)-1].ref.Raw || len(bases) > maxBases {
+			continue
 		}
+		for _, base := range bases {
+			b.entry.Bases = append(b.entry.Bases, base.ref)
+			if !slices.Contains(b.entry.Packs, base.pack) {
+				b.entry.Packs = append(b.entry.Packs, base.pack)
+			}
+		}
+		return differs
 	}
 	return b.table.encode(nil)
 }

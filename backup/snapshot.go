@@ -95,7 +95,7 @@ type built struct {
 	entry  Entry
 	table  table
 	frames []*Ref // those of table that are new, at its end
-	old    opened // the parent's; zero: there is none
+	old    opened // the parent's; nil: there is none
 	kept   bool   // the entry is the parent's, since nothing has changed
 	ref    Ref    // of the table
 }
