@@ -101,12 +101,16 @@ func mismatch(c *cluster) {
 				if ready, _ := n.readyz(); ready {
 					c.t.Fatalf("node %s is ready with %s=%s in a cluster of %s", n.name, s.setting, s.ours, s.theirs)
 				}
+				_, runs := n.running()
 				said := n.logged()[before:]
 				_, said, _ = strings.Cut(said, "\n") // the line of the harness
 				if strings.Contains(said, s.ours) && strings.Contains(said, s.theirs) {
 					return nil
 				}
-				return fmt.Errorf("log: %s", n.tail(3))
+				if !runs {
+					c.t.Fatalf("node %s has ended; the end of its log:\n%s", n.name, n.tail(15))
+				}
+				return fmt.Errorf("the end of its log:\n%s", n.tail(15))
 			})
 			n.kill()
 		}

@@ -69,6 +69,33 @@ func TestKilledProcessLosesNothing(t *testing.T) {
 	}
 }
 
+// TestEmptyFiles: a process killed between making one of Badger's logs and giving it its size leaves an empty file.
+func TestEmptyFiles(t *testing.T) {
+	for _, writes := range []int{-1, 0, 500} { // -1: it was the first file of all
+		for _, name := range []string{"%05d.mem", "%06d.vlog"} {
+			dir, want, number := t.TempDir(), map[string]uint64{}, 1
+			if writes >= 0 {
+				dir, want = killed(t, small(Options{}), writes)
+				number = 999
+			}
+			if err := os.MkdirAll(filepath.Join(dir, "table"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(dir, "table", fmt.Sprintf(name, number))
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s, stop := running(t, small(Options{Dir: dir}))
+			for key, n := range want {
+				if have := got(t, s, key); have != n {
+					t.Fatalf("%s: %s is %d, want %d", path, key, have, n)
+				}
+			}
+			stop()
+		}
+	}
+}
+
 // Badger cuts a damaged memtable log without a word. The store must notice, or have it all anyway.
 func TestDamagedMemtableLog(t *testing.T) {
 	dir, want := killed(t, small(Options{}), 500)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 
@@ -68,6 +70,9 @@ func OpenBadger(o Options) (*BadgerTable, error) {
 }
 
 func openBadger(dir string, o Options) (*BadgerTable, error) {
+	if err := removeEmpty(dir); err != nil {
+		return nil, err
+	}
 	bo := badgerOptions(dir, &o)
 	db, err := badger.Open(bo)
 	if err != nil {
@@ -80,6 +85,29 @@ func openBadger(dir string, o Options) (*BadgerTable, error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	return t, nil
+}
+
+// removeEmpty removes Badger's logs that hold nothing: a process was killed between making one and giving it its size. Badger gives
+// them their size then, and refuses to open (its issue 2207).
+func removeEmpty(dir string) error {
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if ext := filepath.Ext(f.Name()); ext != ".mem" && ext != ".vlog" {
+			continue
+		}
+		if info, err := f.Info(); err != nil {
+			return err
+		} else if info.Size() > 0 {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, f.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func pieceLen(bo badger.Options) int { return int(bo.ValueThreshold) / 2 }
