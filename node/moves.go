@@ -147,7 +147,11 @@ func (n *node) drain(machineEnds time.Time) {
 		}
 		if now.Sub(report) > 5*time.Second {
 			report = now
-			n.log.Info("node drains", "partitions", left, "of", total)
+			if why := n.cannotDrain(d); why != "" { // others stop as well; new ones may come
+				n.log.Warn("drain waits for nodes that can take what this one holds", "partitions", left, "of", total, "reason", why, "gives_up_after", (timeout - now.Sub(began)).Round(time.Second).String())
+			} else {
+				n.log.Info("node drains", "partitions", left, "of", total)
+			}
 		}
 	}
 	n.log.Info("drained", "partitions", total, "after", time.Since(began).Round(time.Millisecond).String())
