@@ -25,8 +25,10 @@ const (
 	// enough the number from which more would only wait longer.
 	company = 3
 	enough  = 16
-	// paceShare is how long after the last sync a patient batch begins the next, in syncs.
-	paceShare = 2
+	// A patient batch begins so many syncs' time after the last sync: longShare with few entries a
+	// sync, each of which bears much of its cost, falling to shortShare with enough.
+	longShare, few = 5, 8
+	shortShare     = 2
 	// maxPace bounds it where syncs are slow.
 	maxPace = 3 * time.Millisecond
 )
@@ -53,5 +55,8 @@ func (p *pacer) wait(now time.Time) time.Duration {
 	if !p.patient || p.batch >= 16*enough {
 		return 0
 	}
-	return p.ended.Add(min(paceShare*p.mean, maxPace)).Sub(now)
+	const span = 16 * (enough - few)
+	beyond := time.Duration(min(max(p.batch-16*few, 0), span))
+	pause := p.mean*longShare - p.mean*(longShare-shortShare)*beyond/span
+	return p.ended.Add(min(pause, maxPace)).Sub(now)
 }

@@ -25,8 +25,8 @@ func TestPacer(t *testing.T) {
 		t.Errorf("syncs as fast as they can be: waits %v", d)
 	}
 	now = feed(&p, now, 100, ms, 4)
-	if d := p.wait(now); d < ms || d > 2*ms {
-		t.Errorf("syncs that queue: waits %v, want two syncs", d)
+	if d := p.wait(now); d != maxPace {
+		t.Errorf("syncs that queue, few entries: waits %v, want five syncs, at most %v", d, maxPace)
 	}
 	if d := p.wait(now.Add(5 * ms)); d > 0 {
 		t.Errorf("long after the last sync: waits %v", d)
@@ -34,6 +34,10 @@ func TestPacer(t *testing.T) {
 	slow := p
 	if end := feed(&slow, now, 100, 100*ms, 4); slow.wait(end) > maxPace {
 		t.Errorf("slow syncs: waits %v", slow.wait(end))
+	}
+	middling := p
+	if end := feed(&middling, now, 100, ms*3/4, 12); middling.wait(end) < 5*ms/2 || middling.wait(end) > 11*ms/4 {
+		t.Errorf("neither few nor many entries: waits %v, want three and a half syncs", middling.wait(end))
 	}
 	full := p
 	if end := feed(&full, now, 100, ms, 40); full.wait(end) > 0 {
