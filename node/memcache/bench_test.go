@@ -45,7 +45,7 @@ func (sink) Write(b []byte) (int, error) { return len(b), nil }
 func loop(value int) *conn {
 	s := NewServer(Options{Store: trivial{bytes.Repeat([]byte("v"), value)}})
 	c := newConn(s, sink{})
-	c.attach()
+	c.ready()
 	return c
 }
 

@@ -2,7 +2,6 @@ package memcache
 
 import (
 	"net"
-	"syscall"
 
 	"kai/node/rawio"
 	"kai/node/record"
@@ -14,11 +13,9 @@ type conn struct {
 	server  *Server
 	owner   *listening
 	nc      net.Conn
-	raw     syscall.RawConn // nil when nc has no file descriptor (net.Pipe)
-	readFD  func(uintptr) bool
-	got     int // result of readFD
-	gotErr  error
-	try     *rawio.Writer // like raw
+	source  *rawio.Source // nil when nc has no file descriptor (net.Pipe)
+	try     *rawio.Writer // like source
+	trust   trust
 	session Session
 	totals  *shard
 	counts  [numCounters]uint64 // since the last add to totals
@@ -43,34 +40,27 @@ type conn struct {
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
-	c := &conn{server: s, nc: nc, expect: expectAtFirst, totals: &s.totals[0]}
-	if sc, ok := nc.(syscall.Conn); ok {
-		if raw, err := sc.SyscallConn(); err == nil {
-			c.raw, c.readFD, c.try = raw, c.tryRead, rawio.NewWriter(nc)
-		}
+	return &conn{
+		server: s, nc: nc, expect: expectAtFirst, totals: &s.totals[0],
+		source: rawio.NewSource(nc), try: rawio.NewWriter(nc),
 	}
-	return c
 }
 
-// serve answers requests until the client ends the connection, an error does, or Serve drains.
-func (c *conn) serve() {
-	defer c.close()
-	for {
-		if c.work != nil {
-			for c.parse() {
-				if !c.execute() {
-					return
-				}
-			}
-			if !c.flush() || c.closing {
-				return
-			}
-			c.letGo()
-		}
-		if !c.read() {
-			return
+// answer takes the n bytes that were read behind in[w], and answers all that is complete. It reports
+// false when the connection ends.
+func (c *conn) answer(n int) bool {
+	c.w += n
+	c.counts[bytesRead] += uint64(n)
+	for c.parse() {
+		if !c.execute() {
+			return false
 		}
 	}
+	if !c.flush() || c.closing {
+		return false
+	}
+	c.letGo()
+	return true
 }
 
 // execute runs the parsed batch and encodes the replies. It reports false when the client is gone.

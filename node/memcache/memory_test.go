@@ -188,7 +188,7 @@ func TestUploadsGrowWithBytes(t *testing.T) {
 	}
 	c.server.buffers.put(c.work)
 	c.work = nil
-	if c.attach(); len(c.in) != baseBuffer {
+	if c.ready(); len(c.in) != baseBuffer {
 		t.Errorf("%d bytes held after the upload", len(c.in))
 	}
 }

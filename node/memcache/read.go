@@ -2,7 +2,6 @@ package memcache
 
 import (
 	"errors"
-	"io"
 	"os"
 	"syscall"
 	"time"
@@ -10,56 +9,76 @@ import (
 	"kai/node/rawio"
 )
 
-// read waits for bytes and appends them to in. It reports false when there will be none: the
-// client has ended its side, the connection failed, the server drains, or a request is longer than
-// any can be.
-//
-// On a connection with a file descriptor the buffer is taken when the descriptor is readable, so
-// that an idle connection holds none. This costs no system call more than net.Conn.Read, which also
-// tries first and then waits.
-func (c *conn) read() bool {
-	if c.work != nil && !c.server.buffers.room(c.work) {
-		return false
-	}
-	n, err := 0, error(nil)
-	if c.raw != nil {
-		if err = c.raw.Read(c.readFD); err == nil {
-			n, err = c.got, c.gotErr
-		}
+// serve answers requests until the client ends the connection, an error does, or Serve drains.
+func (c *conn) serve() {
+	defer c.close()
+	var err error
+	if c.source != nil {
+		err = c.source.Serve(c.step)
 	} else {
-		c.attach()
-		n, err = c.nc.Read(c.in[c.w:])
+		for err == nil {
+			err = c.read()
+		}
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		c.closing = true // drained
 	}
-	if n <= 0 || err != nil && err != io.EOF {
-		return false
-	}
-	c.w += n
-	c.counts[bytesRead] += uint64(n)
-	return true
 }
 
-func (c *conn) attach() {
+// step reads what is there and answers it.
+//
+// The buffer is taken when the descriptor is readable, so that an idle connection holds none. A read
+// that has not filled it has read all there was, and the connection waits without another one; but
+// for the client's end, which it may miss: see trust.
+func (c *conn) step() rawio.Then {
+	if !c.ready() {
+		return rawio.End
+	}
+	n, err := c.source.Receive(c.in[c.w:])
+	if err == syscall.EAGAIN {
+		c.rest()
+		return rawio.Wait
+	}
+	full := n == len(c.in)-c.w
+	if err != nil || !c.answer(n) {
+		return rawio.End
+	}
+	if !rawio.ShortIsAll || full || !c.trust.wait() {
+		return rawio.Again
+	}
+	c.rest()
+	return rawio.Wait
+}
+
+// errDone ends a connection that has no descriptor, and nothing to say.
+var errDone = errors.New("done")
+
+// read is step for a connection without a descriptor. It holds its buffer while it waits.
+func (c *conn) read() error {
+	if !c.ready() {
+		return errDone
+	}
+	n, err := c.nc.Read(c.in[c.w:])
+	if n > 0 && !c.answer(n) {
+		return errDone
+	}
+	return err
+}
+
+// ready makes room for what is to be read. It reports false when a request is longer than any can be.
+func (c *conn) ready() bool {
 	if c.work == nil {
 		c.work = c.server.buffers.get()
 	}
+	return c.server.buffers.room(c.work)
 }
 
-// tryRead is called by the runtime's poller, first at once and then when fd is readable; returning
-// false means to wait.
-func (c *conn) tryRead(fd uintptr) bool {
-	c.attach()
-	c.got, c.gotErr = rawio.Read(fd, c.in[c.w:])
-	if c.gotErr != syscall.EAGAIN {
-		return true
-	}
+// rest gives the buffer back if nothing is in it.
+func (c *conn) rest() {
 	if c.r == c.w {
 		c.server.buffers.put(c.work)
 		c.work = nil
 	}
-	return false
 }
 
 // lingerFor and lingerBytes bound linger.

@@ -28,7 +28,11 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		close(closed)
 	})
 	l := &listening{server: s}
+	sweeping, stopSweep := context.WithCancel(ctx)
+	defer stopSweep()
+	l.wg.Go(func() { l.sweep(sweeping) })
 	err := l.accept(ctx, ln)
+	stopSweep()
 	if stop() {
 		ln.Close()
 	} else {

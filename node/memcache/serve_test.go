@@ -205,6 +205,51 @@ func TestHalfClose(t *testing.T) {
 	}
 }
 
+// TestClientsThatLeaveUnseen: the end of a client, or a reset, has come before the read that brought its
+// last request, so that nothing more arrives; and the connection is one that trusts its client.
+func TestClientsThatLeaveUnseen(t *testing.T) {
+	for name, leave := range map[string]func(*net.TCPConn){
+		"end":   func(nc *net.TCPConn) { nc.CloseWrite() },
+		"reset": func(nc *net.TCPConn) { nc.SetLinger(0); nc.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := gate{newModel(), make(chan struct{}), make(chan struct{})}
+			addr, stop, done := serving(t, permissive(g.model).with(g))
+			nc := dial(t, addr)
+			for range trustAfter {
+				io.WriteString(nc, "version\r\n")
+				expect(t, nc, "VERSION 1.6.27-kai\r\n")
+			}
+			io.WriteString(nc, "set a 0 0 1 noreply\r\n1\r\n")
+			<-g.entered // busy: what comes now is read later, together
+			io.WriteString(nc, "set b 0 0 1 noreply\r\n1\r\n")
+			leave(nc)
+			time.Sleep(20 * time.Millisecond) // for the loopback; too short would only test less
+			go func() {
+				for range g.entered {
+				}
+			}()
+			close(g.open)
+			for start := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+				g.mu.Lock()
+				closed := g.closed
+				g.mu.Unlock()
+				if closed == 1 {
+					break
+				}
+				if time.Since(start) > 20*time.Second {
+					t.Fatal("the connection is still there")
+				}
+			}
+			stop()
+			if err := <-done; err != nil {
+				t.Errorf("Serve: %v", err)
+			}
+			close(g.entered)
+		})
+	}
+}
+
 // TestVanishingClients: clients that leave in the middle of anything leave nothing behind.
 func TestVanishingClients(t *testing.T) {
 	m := newModel()

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// Read is read(2). It is repeated when a signal interrupts it.
-func Read(fd uintptr, p []byte) (n int, err error) {
+// receive is read(2). It is repeated when a signal interrupts it.
+func receive(fd uintptr, p []byte) (n int, err error) {
 	for {
 		if n, err = syscall.Read(handle(fd), p); err != syscall.EINTR {
 			return max(n, 0), err
@@ -16,8 +16,14 @@ func Read(fd uintptr, p []byte) (n int, err error) {
 	}
 }
 
-// Write is write(2), else as Read.
-func Write(fd uintptr, p []byte) (n int, err error) {
+// peek is not needed where ShortIsAll is false: it says that there is nothing.
+func peek(uintptr, []byte) (int, error) { return 0, syscall.EAGAIN }
+
+// ShortIsAll is not known here.
+const ShortIsAll = false
+
+// send is write(2), else as receive.
+func send(fd uintptr, p []byte) (n int, err error) {
 	for {
 		if n, err = syscall.Write(handle(fd), p); err != syscall.EINTR {
 			return max(n, 0), err

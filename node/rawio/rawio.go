@@ -61,7 +61,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 // once is called by the runtime's poller, first at once and then when fd is readable; returning false
 // means to wait.
 func (r *Reader) once(fd uintptr) bool {
-	n, err := Read(fd, r.p)
+	n, err := receive(fd, r.p)
 	switch {
 	case err == syscall.EAGAIN:
 		return false
@@ -110,7 +110,7 @@ func (w *Writer) TryWrite(p []byte) (int, error) {
 
 // once returns true always: false would mean to wait until fd is writable.
 func (w *Writer) once(fd uintptr) bool {
-	n, err := Write(fd, w.p)
+	n, err := send(fd, w.p)
 	switch {
 	case err == syscall.EAGAIN:
 	case err != nil:

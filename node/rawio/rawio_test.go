@@ -2,11 +2,13 @@ package rawio
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -28,9 +30,23 @@ func pair(t testing.TB) (near, far net.Conn) {
 	return near, far
 }
 
-func TestReadAndTryWrite(t *testing.T) {
+// feed is a Source as an io.Reader for tests. It never waits for what is there: each Read is a Serve.
+type feed struct{ *Source }
+
+func (f feed) Read(p []byte) (n int, err error) {
+	ended := f.Serve(func() Then {
+		if n, err = f.Receive(p); err == syscall.EAGAIN {
+			err = nil
+			return Wait
+		}
+		return End
+	})
+	return n, cmp.Or(ended, err)
+}
+
+func TestReceiveAndTryWrite(t *testing.T) {
 	near, far := pair(t)
-	r, w := NewReader(far), NewWriter(near)
+	w := NewWriter(near)
 	far.SetReadDeadline(time.Now().Add(10 * time.Second))
 	go func() {
 		time.Sleep(20 * time.Millisecond) // the reader waits
@@ -39,14 +55,91 @@ func TestReadAndTryWrite(t *testing.T) {
 		}
 		near.(*net.TCPConn).CloseWrite()
 	}()
-	if got, err := io.ReadAll(r); string(got) != "hello" || err != nil {
+	if got, err := io.ReadAll(feed{NewSource(far)}); string(got) != "hello" || err != nil {
 		t.Fatalf("%q %v", got, err)
+	}
+}
+
+// TestWaitAfterAShortRead: a step that waits after a read that did not fill its buffer comes back for
+// what arrives afterwards, even while it is still running.
+func TestWaitAfterAShortRead(t *testing.T) {
+	if !ShortIsAll {
+		t.Skip("not on this system")
+	}
+	near, far := pair(t)
+	far.SetReadDeadline(time.Now().Add(20 * time.Second))
+	const rounds = 5000
+	s, p := NewSource(far), make([]byte, 16)
+	acks := make(chan struct{}, 1)
+	go func() {
+		for range rounds {
+			near.Write([]byte("1234")) // while the step before is on its way to wait
+			<-acks
+		}
+	}()
+	got, reads := 0, 0
+	if err := s.Serve(func() Then {
+		n, err := s.Receive(p)
+		reads++
+		if err == syscall.EAGAIN {
+			return Wait
+		}
+		if err != nil {
+			t.Error(err)
+			return End
+		}
+		acks <- struct{}{}
+		if got += n; got == 4*rounds {
+			return End
+		}
+		return Wait
+	}); err != nil || got != 4*rounds {
+		t.Fatalf("%d bytes, %v", got, err)
+	}
+	if reads > rounds+rounds/2 {
+		t.Errorf("%d reads for %d messages", reads, rounds)
+	}
+}
+
+func TestOver(t *testing.T) {
+	if !ShortIsAll {
+		t.Skip("not on this system")
+	}
+	for _, reset := range []bool{false, true} {
+		near, far := pair(t)
+		s := NewSource(far)
+		over := func(want bool) {
+			t.Helper()
+			for start := time.Now(); s.Over() != want; time.Sleep(time.Millisecond) {
+				if time.Since(start) > 10*time.Second {
+					t.Fatalf("reset %v: over is not %v", reset, want)
+				}
+			}
+		}
+		over(false)
+		near.Write([]byte("x"))
+		if reset {
+			near.(*net.TCPConn).SetLinger(0)
+			near.Close()
+		} else {
+			near.(*net.TCPConn).CloseWrite()
+			time.Sleep(10 * time.Millisecond)
+			if s.Over() {
+				t.Error("over with a byte to read")
+			}
+		}
+		if n, err := far.Read(make([]byte, 8)); n != 1 && !reset {
+			t.Fatal(n, err)
+		}
+		over(true)
+		far.Close()
+		over(true)
 	}
 }
 
 func TestDeadlineAndClose(t *testing.T) {
 	near, far := pair(t)
-	r := NewReader(far)
+	r := feed{NewSource(far)}
 	far.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatal(err)
@@ -90,14 +183,14 @@ func TestTryWriteNeverWaits(t *testing.T) {
 		n += m
 	}
 	near.Close()
-	if got, err := io.ReadAll(NewReader(far)); err != nil || !bytes.Equal(got, whole[:n]) {
+	if got, err := io.ReadAll(feed{NewSource(far)}); err != nil || !bytes.Equal(got, whole[:n]) {
 		t.Fatalf("%d bytes written, %d read, %v", n, len(got), err)
 	}
 }
 
 func TestNotTheKernels(t *testing.T) {
 	near, _ := net.Pipe()
-	if NewReader(near) != io.Reader(near) || NewWriter(near) != nil {
+	if NewSource(near) != nil || NewWriter(near) != nil {
 		t.Fatal("a pipe has no descriptor")
 	}
 }
@@ -132,13 +225,21 @@ func TestWriteAt(t *testing.T) {
 
 func TestNoAllocations(t *testing.T) {
 	near, far := pair(t)
-	r, w, p := NewReader(far), NewWriter(near), make([]byte, 64)
+	s, w, p := NewSource(far), NewWriter(near), make([]byte, 64)
+	var n int
+	var err error
+	step := func() Then {
+		if n, err = s.Receive(p); err == syscall.EAGAIN {
+			return Wait
+		}
+		return End
+	}
 	if n := testing.AllocsPerRun(100, func() {
 		if _, err := w.TryWrite(p); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := io.ReadFull(r, p); err != nil {
-			t.Fatal(err)
+		if ended := s.Serve(step); ended != nil || err != nil || n != len(p) {
+			t.Fatal(ended, err, n)
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
