@@ -33,7 +33,7 @@ func (n *node) openStore() (*store.Store, error) {
 		Dir: cfg.DataDir, Logger: n.log, Interval: cfg.Durability == DurabilityInterval,
 		BootID: strings.TrimSpace(string(boot)), CacheBytes: int64(cfg.CacheBytes),
 		MaxRecordBytes: int(cfg.MaxValueBytes) + record.Overhead, OverlayBytes: overlayBytes(int64(cfg.CacheBytes)),
-		BatchBegin: func() { n.peers.Hold() }, BatchEnd: n.batchEnd,
+		BatchBegin: func() { n.peers.Hold() }, BatchEnd: n.batchEnd, Alone: func() bool { return n.links.none() },
 	})
 }
 

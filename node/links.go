@@ -91,6 +91,9 @@ func (n *node) batchEnd() {
 	n.links.flush()
 }
 
+// none reports that this node knows no other.
+func (l *links) none() bool { return len(*l.current.Load()) == 0 }
+
 // flush pushes out what all links have gathered.
 func (l *links) flush() {
 	for _, link := range *l.current.Load() {

@@ -44,6 +44,21 @@ func (s *Session) ask(o *readOp, i int, digest bool) {
 	m.asks = append(m.asks, ask{o, i, digest})
 }
 
+// near is the members of g that the reads of this segment ask already, or else those that its mutations
+// have something for: asking the same ones makes fewer messages, and fewer nodes are woken for it.
+func (s *Session) near(g *Group) (m mask) {
+	for _, have := range s.many {
+		m |= g.with(have.replica)
+	}
+	if m != 0 {
+		return m
+	}
+	for _, r := range s.touched {
+		m |= g.with(r)
+	}
+	return m
+}
+
 // askAll sends what ask gathered.
 func (s *Session) askAll() {
 	for i, m := range s.many {

@@ -70,8 +70,9 @@ func (o *readOp) start(p ring.Partition, g *Group, key []byte, hash uint64, time
 	o.refs.Store(1)
 	o.answers.reset(o.c.opts.Flights, len(g.members))
 	o.context = sample(o.c.opts.Flights, s.began)
+	near := s.near(g)
 	for !g.reads(o.asked) || !g.writes(o.asked) { // nobody else knows of o yet: no lock
-		i, digest := o.book()
+		i, digest := o.book(near)
 		if i < 0 {
 			break
 		}
@@ -81,9 +82,9 @@ func (o *readOp) start(p ring.Partition, g *Group, key []byte, hash uint64, time
 	}
 }
 
-// book chooses the next member to ask; -1 when none is left. o.mu is held.
-func (o *readOp) book() (i int, digest bool) {
-	i = o.g.pick(o.asked, o.hash>>8)
+// book chooses the next member to ask, rather one in near; -1 when none is left. o.mu is held.
+func (o *readOp) book(near mask) (i int, digest bool) {
+	i = o.g.pick(o.asked, near, o.hash>>8)
 	if i < 0 {
 		return i, false
 	}
@@ -104,7 +105,7 @@ func (o *readOp) next(more bool) (i int, digest bool) {
 	if o.state != reading || !more && o.g.reads(hopeful) && o.g.writes(hopeful) {
 		return -1, false
 	}
-	return o.book()
+	return o.book(0)
 }
 
 // readHere asks this node's own replica, if start chose it. now is the time, for flights; a batch of such reads takes microseconds.

@@ -172,25 +172,40 @@ func newGroup(conf ring.Configuration, q ring.Quorum, self ring.NodeID, link fun
 	return g
 }
 
-// pick chooses the best member outside asked: this node itself, then healthy ones, beginning at a
-// place that spreads the load. -1 when none is left.
-func (g *Group) pick(asked mask, spread uint64) int {
+// with is the member that r is, if it is one.
+func (g *Group) with(r Replica) mask {
+	for i := range g.members {
+		if g.members[i].replica == r {
+			return 1 << i
+		}
+	}
+	return 0
+}
+
+// pick chooses the best member outside asked: this node itself, then healthy ones, those in near first,
+// beginning at a place that spreads the load. -1 when none is left.
+func (g *Group) pick(asked, near mask, spread uint64) int {
 	if g.self >= 0 && !asked.has(g.self) && g.members[g.self].replica.Healthy() {
 		return g.self
 	}
 	n := len(g.members)
-	second := -1
+	healthy, second := -1, -1
 	for k := range n {
 		i := (int(spread%uint64(n)) + k) % n
-		if asked.has(i) {
-			continue
-		}
-		if g.members[i].replica.Healthy() {
+		switch {
+		case asked.has(i):
+		case !g.members[i].replica.Healthy():
+			if second < 0 {
+				second = i
+			}
+		case near.has(i):
 			return i
+		case healthy < 0:
+			healthy = i
 		}
-		if second < 0 {
-			second = i
-		}
+	}
+	if healthy >= 0 {
+		return healthy
 	}
 	return second
 }

@@ -94,7 +94,7 @@ func TestJointConfiguration(t *testing.T) {
 	}
 }
 
-// Oneself first, then the healthy, beginning at different places; the sick only when nobody is left.
+// Oneself first, then the healthy, the near ones first, beginning at different places; the sick only when nobody is left.
 func TestPick(t *testing.T) {
 	conf := ring.Configuration{Epoch: 1, Members: ids[:3]}
 	for _, c := range []struct {
@@ -102,21 +102,28 @@ func TestPick(t *testing.T) {
 		self  ring.NodeID
 		sick  []ring.NodeID
 		asked mask
+		near  mask
 		hash  uint64
 		want  int
 	}{
-		{"itself", "b", nil, 0, 2, 1},
-		{"itself without a vote", "b", []ring.NodeID{"b"}, 0, 0, 0},
-		{"the next one", "b", nil, members(1), 0, 0},
-		{"spread 0", "z", nil, 0, 0, 0},
-		{"spread 1", "z", nil, 0, 1, 1},
-		{"spread 2", "z", nil, 0, 2, 2},
-		{"around", "z", nil, members(2), 2, 0},
-		{"over the sick", "z", []ring.NodeID{"a"}, 0, 0, 1},
-		{"only the sick are left", "z", []ring.NodeID{"a"}, members(1, 2), 1, 0},
-		{"nobody is left", "b", nil, members(0, 1, 2), 0, -1},
+		{"itself", "b", nil, 0, 0, 2, 1},
+		{"itself without a vote", "b", []ring.NodeID{"b"}, 0, 0, 0, 0},
+		{"the next one", "b", nil, members(1), 0, 0, 0},
+		{"spread 0", "z", nil, 0, 0, 0, 0},
+		{"spread 1", "z", nil, 0, 0, 1, 1},
+		{"spread 2", "z", nil, 0, 0, 2, 2},
+		{"around", "z", nil, members(2), 0, 2, 0},
+		{"over the sick", "z", []ring.NodeID{"a"}, 0, 0, 0, 1},
+		{"only the sick are left", "z", []ring.NodeID{"a"}, members(1, 2), 0, 1, 0},
+		{"nobody is left", "b", nil, members(0, 1, 2), 0, 0, -1},
+		{"itself, not the near", "b", nil, 0, members(0), 0, 1},
+		{"the near", "z", nil, 0, members(1), 0, 1},
+		{"the near, around", "z", nil, 0, members(0), 1, 0},
+		{"the near was asked", "z", nil, members(1), members(1), 0, 0},
+		{"the near is sick", "z", []ring.NodeID{"b"}, 0, members(1), 0, 0},
+		{"the near is sick, and all that is left", "z", []ring.NodeID{"b"}, members(0, 2), members(1), 0, 1},
 	} {
-		if got := groupOf(conf, majority, c.self, c.sick...).pick(c.asked, c.hash); got != c.want {
+		if got := groupOf(conf, majority, c.self, c.sick...).pick(c.asked, c.near, c.hash); got != c.want {
 			t.Errorf("%s: %d, want %d", c.name, got, c.want)
 		}
 	}

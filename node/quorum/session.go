@@ -135,23 +135,32 @@ func (s *Session) run(ops []record.Op, results []record.Result) {
 	// One more than there are, so that it cannot reach 0 before all are on their way. Whoever brings
 	// it to 0 wakes this goroutine, once; if that is this goroutine itself, nobody does.
 	s.pending.Store(int32(len(ops)) + 1)
-	firstRead, gets := len(s.reads), 0
+	// Mutations first: reads go along with them.
+	gets := 0
 	for i := range ops {
 		op, sl := &ops[i], &s.slots[i]
-		p, g := c.group(sl.hash)
-		switch {
-		case g == nil:
-			results[i] = record.Result{Status: record.Unavailable, Detail: detailNF}
-			s.pending.Add(-1)
-		case op.Mutates():
-			sl.mut = s.mutate(p, g, op, sl.hash, deadline, len(ops) == 1)
-		default:
-			o := c.reads.Get().(*readOp)
-			s.reads = append(s.reads, o)
-			sl.read = o
+		if !op.Mutates() {
 			gets++
-			o.start(p, g, op.Key, sl.hash, c.opts.Timeout, s)
+		} else if p, g := c.group(sl.hash); g != nil {
+			sl.mut = s.mutate(p, g, op, sl.hash, deadline, len(ops) == 1)
+		} else {
+			s.nobody(&results[i])
 		}
+	}
+	firstRead := len(s.reads)
+	for i := range ops {
+		op, sl := &ops[i], &s.slots[i]
+		if op.Mutates() {
+			continue
+		}
+		p, g := c.group(sl.hash)
+		if g == nil {
+			s.nobody(&results[i])
+			continue
+		}
+		sl.read = c.reads.Get().(*readOp)
+		s.reads = append(s.reads, sl.read)
+		sl.read.start(p, g, op.Key, sl.hash, c.opts.Timeout, s)
 	}
 	c.counters.Gets.Add(uint64(gets))
 	// The network first, so that the peers work while this node does.
@@ -174,6 +183,12 @@ func (s *Session) run(ops []record.Op, results []record.Result) {
 	for i := range ops {
 		s.collect(&ops[i], &s.slots[i], &results[i], deadline, took)
 	}
+}
+
+// nobody decides an operation whose partition has no replicas.
+func (s *Session) nobody(res *record.Result) {
+	*res = record.Result{Status: record.Unavailable, Detail: detailNF}
+	s.pending.Add(-1)
 }
 
 // readHere asks this node's own replica for those of reads that want it, now.

@@ -100,6 +100,44 @@ func TestBatchOfManyKeys(t *testing.T) {
 	})
 }
 
+// The gets of a segment ask the same replicas, as far as they can, and rather those that its mutations have something for.
+func TestReadsGoTogether(t *testing.T) {
+	var gets, mixed []record.Op
+	for i := range 16 {
+		gets = append(gets, named(record.Get, fmt.Sprint("get", i), ""))
+	}
+	mixed = append(append(mixed, gets...), named(record.Set, "other", "v"))
+	for _, c := range []struct {
+		name string
+		at   int
+		sick []int
+		ops  []record.Op
+		want [3]int // messages to the members
+	}{
+		{"gets", 1, nil, gets, [3]int{0, 0, 1}},
+		{"gets of a node that is no member", 3, nil, gets, [3]int{1, 0, 1}},
+		{"a set goes elsewhere", 1, nil, mixed, [3]int{1, 0, 0}},
+		{"the set's coordinator is sick", 1, []int{0}, mixed, [3]int{0, 0, 1}},
+	} {
+		bubble(t, func(t *testing.T) {
+			r := newRig(t, 4, majority)
+			r.each(c.at, c.sick, func(w *wire) { w.sick.Store(true) })
+			s := r.nodes[c.at].Session()
+			defer s.Close()
+			s.Execute(c.ops, make([]record.Result, len(c.ops)))
+			var got [3]int
+			for i := range got {
+				if i != c.at {
+					got[i] = r.nodes[c.at].wires[i].count(message.ReadMany)
+				}
+			}
+			if got != c.want {
+				t.Errorf("%s: %v messages, want %v", c.name, got, c.want)
+			}
+		})
+	}
+}
+
 // Values stay as they are until the next Execute, and are let go of by an empty one.
 func TestExecuteNothingReleases(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -78,7 +78,7 @@ func (s *Store) awaitCompany() {
 	if s.opts.Interval {
 		return
 	}
-	if d := s.pacer.wait(time.Now()); d > 0 {
+	if d := s.pacer.wait(time.Now(), s.opts.Alone()); d > 0 {
 		time.Sleep(d)
 	}
 }

@@ -29,6 +29,8 @@ type Options struct {
 	// BatchBegin is called before the writers of a committed batch are told, BatchEnd after it: the
 	// place to send on what they answered. On the committer's goroutine; they must not block. May be nil.
 	BatchBegin, BatchEnd func()
+	// Alone tells whether this node has no peers: see pacer. It must not block. Nil: it has.
+	Alone func() bool
 	// BootID names this start of the machine (/proc/sys/kernel/random/boot_id). Empty: not known; any
 	// unclean stop then counts as one of the machine.
 	BootID string
@@ -79,6 +81,9 @@ func (o *Options) fill() error {
 	}
 	if o.BatchEnd == nil {
 		o.BatchEnd = func() {}
+	}
+	if o.Alone == nil {
+		o.Alone = func() bool { return false }
 	}
 	def(&o.SyncInterval, 100*time.Millisecond)
 	def(&o.MaxRecordBytes, 1<<20+record.Overhead)

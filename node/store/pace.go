@@ -21,14 +21,16 @@ const (
 	// A queue is seen when the mean reaches queueBegins floors, and gone when it is below queueEnds.
 	queueBegins = 3
 	queueEnds   = 2
-	// company is the least number of entries a sync with which there are writers to wait for, and
-	// enough the number from which more would only wait longer.
+	// company is the least number of entries a sync with which there are writers to wait for.
 	company = 3
-	enough  = 16
 	// A patient batch begins so many syncs' time after the last sync: longShare with few entries a
-	// sync, each of which bears much of its cost, falling to shortShare with enough.
-	longShare, few = 5, 8
-	shortShare     = 2
+	// sync, each of which bears much of its cost, falling to shortShare with many.
+	longShare, few   = 5, 8
+	shortShare, many = 2, 16
+	// enough entries a sync would only wait longer. A node alone has enough when it has many: most of
+	// its clients wait for this very sync, and there is nothing else for it to do. In a cluster the
+	// sync is one of several that they wait for, and there is what others want of this node.
+	enough = 64
 	// maxPace bounds it where syncs are slow.
 	maxPace = 3 * time.Millisecond
 )
@@ -50,12 +52,17 @@ func (p *pacer) synced(ended time.Time, d time.Duration, entries int) {
 	}
 }
 
-// wait is how long a batch that is complete at now should wait for company; not positive: not at all.
-func (p *pacer) wait(now time.Time) time.Duration {
-	if !p.patient || p.batch >= 16*enough {
+// wait is how long a batch that is complete at now should wait for company, in a node that is alone or
+// not; not positive: not at all.
+func (p *pacer) wait(now time.Time, alone bool) time.Duration {
+	most := enough
+	if alone {
+		most = many
+	}
+	if !p.patient || p.batch >= 16*most {
 		return 0
 	}
-	const span = 16 * (enough - few)
+	const span = 16 * (many - few)
 	beyond := time.Duration(min(max(p.batch-16*few, 0), span))
 	pause := p.mean*longShare - p.mean*(longShare-shortShare)*beyond/span
 	return p.ended.Add(min(pause, maxPace)).Sub(now)
