@@ -136,18 +136,18 @@ func (s *Session) run(ops []record.Op, results []record.Result) {
 	// it to 0 wakes this goroutine, once; if that is this goroutine itself, nobody does.
 	s.pending.Store(int32(len(ops)) + 1)
 	// Mutations first: reads go along with them.
-	gets := 0
 	for i := range ops {
 		op, sl := &ops[i], &s.slots[i]
 		if !op.Mutates() {
-			gets++
-		} else if p, g := c.group(sl.hash); g != nil {
+			continue
+		}
+		if p, g := c.group(sl.hash); g != nil {
 			sl.mut = s.mutate(p, g, op, sl.hash, deadline, len(ops) == 1)
 		} else {
 			s.nobody(&results[i])
 		}
 	}
-	firstRead := len(s.reads)
+	firstRead, gets := len(s.reads), 0
 	for i := range ops {
 		op, sl := &ops[i], &s.slots[i]
 		if op.Mutates() {
@@ -158,6 +158,7 @@ func (s *Session) run(ops []record.Op, results []record.Result) {
 			s.nobody(&results[i])
 			continue
 		}
+		gets++
 		sl.read = c.reads.Get().(*readOp)
 		s.reads = append(s.reads, sl.read)
 		sl.read.start(p, g, op.Key, sl.hash, c.opts.Timeout, s)
