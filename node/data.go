@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -231,9 +230,7 @@ func (h handler) Send(call *message.Call) {
 		placement.Differing(call, d.founding.Partitions, d.table.Configuration)
 		call.Completion.Done(call)
 	case call.Kind == message.Transfer:
-		// Who sends may use its memory again when Send returns.
-		call.Key, call.Request.Items = slices.Clone(call.Key), slices.Clone(call.Request.Items)
-		go h.n.handOver(d, call)
+		go h.n.handOver(d, call.Keep())
 	case call.Kind == message.Hints:
 		d.repairer.Pull(call)
 	case call.Kind == message.Report:
@@ -241,13 +238,13 @@ func (h handler) Send(call *message.Call) {
 	case call.Kind == message.Gather:
 		h.n.answerGather(d, call)
 	case call.Kind == message.Flush:
-		go h.n.flushHere(call)
+		go h.n.flushHere(call.Keep())
 	default:
 		d.replica.Send(call)
 	}
 }
 
-// handOver answers a Transfer, when what went before is within the rate. The call's memory is its own.
+// handOver answers a Transfer, when what went before is within the rate. It keeps call.
 func (n *node) handOver(d *dataPath, call *message.Call) {
 	d.pacer.Spend(context.Background(), 0) // it waits for a while at most
 	if len(call.Key) == 0 {

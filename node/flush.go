@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"kai/node/message"
@@ -31,45 +32,39 @@ func (n *node) flushAll(delay time.Duration) error {
 		return errors.New("the cluster is not founded yet")
 	}
 	// A key that was ever acknowledged lies on W nodes, so that all nodes but N-W suffice.
-	calls := []*message.Call{n.flushCall(n.identity.Node)}
-	for _, link := range n.links.sorted() {
-		calls = append(calls, n.flushCall(link.Node()))
-	}
-	var wg waiter
-	wg.Add(len(calls))
-	for i, call := range calls {
-		call.Completion = &wg
-		if i == 0 {
-			go n.flushHere(call)
-			continue
-		}
-		r := n.links.replica(ring.NodeID(call.Key))
-		r.Send(call)
+	others := n.links.sorted()
+	var all flushing
+	all.Add(1 + len(others))
+	go n.flushHere(all.call(n.identity.Node))
+	for _, link := range others {
+		r := n.links.replica(link.Node())
+		r.Send(all.call(link.Node()))
 		r.Flush()
 	}
-	wg.Wait()
-	missing := 0
-	for _, call := range calls {
-		if call.Reply.Status != message.OK {
-			missing++
-		}
-	}
-	if missing > d.founding.Quorum.N-d.founding.Quorum.W {
-		return fmt.Errorf("flush_all incomplete: %d of %d nodes did not take part", missing, len(calls))
+	all.Wait()
+	if missing := int(all.missing.Load()); missing > d.founding.Quorum.N-d.founding.Quorum.W {
+		return fmt.Errorf("flush_all incomplete: %d of %d nodes did not take part", missing, 1+len(others))
 	}
 	return nil
 }
 
-func (n *node) flushCall(id ring.NodeID) *message.Call {
-	call := &message.Call{}
-	call.Request = message.Request{Kind: message.Flush, Key: []byte(id), Timeout: flushTimeout}
-	return call
+// flushing waits for the nodes that flush.
+type flushing struct {
+	sync.WaitGroup
+	missing atomic.Int64
 }
 
-type waiter struct{ sync.WaitGroup }
+func (f *flushing) call(id ring.NodeID) *message.Call {
+	return &message.Call{Completion: f, Request: message.Request{Kind: message.Flush, Key: []byte(id), Timeout: flushTimeout}}
+}
 
 // Done implements message.Completion.
-func (w *waiter) Done(*message.Call) { w.WaitGroup.Done() }
+func (f *flushing) Done(call *message.Call) {
+	if call.Reply.Status != message.OK {
+		f.missing.Add(1)
+	}
+	f.WaitGroup.Done()
+}
 
 // flushHere deletes what this node holds and answers call.
 func (n *node) flushHere(call *message.Call) {

@@ -6,6 +6,7 @@
 package message
 
 import (
+	"slices"
 	"time"
 
 	"kai/node/record"
@@ -102,7 +103,7 @@ const TraceLen = 25
 func Sampled(trace *[TraceLen]byte) bool { return trace[TraceLen-1]&1 != 0 }
 
 // Request is one message to one node. Slices belong to the caller of Send and need to stay valid
-// until Send returns, no longer.
+// until Send returns.
 type Request struct {
 	Kind   Kind
 	Digest bool
@@ -212,23 +213,36 @@ type Timing struct {
 	Store uint32 // in the store, commit included
 }
 
-// Call is a request on its way and its answer. Who sends it must not touch it until Done.
+// Call is a request, or its answer. Whoever it is sent to has it until Send returns, no longer, and
+// answers by whatever Call it has at hand: so a sender can use one again at once, for the next member
+// even, and nothing of it waits in memory, getting cold, while its request is under way.
 type Call struct {
 	Request
 	Reply
-	// Completion is told when Reply is filled.
+	// Completion is told the answer.
 	Completion Completion
-	// Index is the sender's to use.
+	// Index is the sender's to use; the answer has it, too.
 	Index int
-	// Room is the sender's memory for a replica of this process, which appends to Room[:0] what it
-	// answers with, and leaves it here when it has grown. It is apart from Reply, whose slices may be
-	// a link's: a Call that is used again must not take those for its own.
+	// Room is the sender's memory for a replica of this process that answers before Send returns: it
+	// appends to Room[:0] what it answers with, and leaves it here when it has grown. It is apart from
+	// Reply, whose slices may be a link's: a Call that is used again must not take those for its own.
 	Room []byte
+}
+
+// Keep returns a call for whoever answers c only after Send has returned: a copy, with memory of its
+// own. It takes Room along, which Reply's slices may be in.
+func (c *Call) Keep() *Call {
+	k := *c
+	c.Room = nil
+	k.Key, k.Request.Record, k.Request.Items = slices.Clone(c.Key), slices.Clone(c.Request.Record), slices.Clone(c.Request.Items)
+	k.Op.Key, k.Op.Value = k.Key, slices.Clone(c.Op.Value)
+	return &k
 }
 
 // Completion hears of answered calls.
 type Completion interface {
-	// Done is called exactly once per Send, on any goroutine, perhaps before Send returns. It must
-	// not block, and must copy what it keeps of Reply's slices.
+	// Done is called exactly once per Send, on any goroutine, perhaps before Send returns, with a Call
+	// whose Reply and Index count; its request need not be the one that was sent. It must not block,
+	// and must copy what it keeps: the Call and its slices are good until Done returns.
 	Done(*Call)
 }

@@ -177,7 +177,7 @@ func (l *link) Send(call *message.Call) {
 	if l.lastSeen.IsZero() {
 		l.lastSeen = time.Now()
 	}
-	out := &outgoing{call: call, key: append([]byte(nil), call.Key...)}
+	out := &outgoing{call: call.Keep(), key: slices.Clone(call.Key)}
 	way := flow{l.from.index, l.to, call.Kind, topic(call)}
 	l.count[way]++
 	// The fraction keeps timeouts from coinciding with each other.
@@ -280,20 +280,23 @@ func (c *Cluster) deliver(l *link, frame []byte) bool {
 	call.Hash = ring.Hash(call.Key)
 	call.Request.Op.Key = call.Key
 	var refused atomic.Bool
+	about := topic(call)
 	call.Completion = completion(func(call *message.Call) {
 		refused.Store(call.Reply.Status.Refused())
 		reply := message.AppendReply(nil, id, &call.Reply)
 		if inc.alive() {
-			c.net.send(flow{l.to, l.from.index, 0, topic(call)}, func() bool { l.receive(reply); return true })
+			c.net.send(flow{l.to, l.from.index, 0, about}, func() bool { l.receive(reply); return true })
 		}
 	})
 	if call.Kind == message.Mutate {
 		inc.coordinator.Forwarded(call)
+		useUp(call)
 		return false // a link delivers a mutation at most once
 	}
 	switch call.Kind {
 	case message.Hints:
 		inc.repairer.Pull(call)
+		useUp(call)
 		return true
 	case message.Gather:
 		inc.mover.AnswerGather(call)
@@ -305,8 +308,19 @@ func (c *Cluster) deliver(l *link, frame []byte) bool {
 		call.Completion.Done(call)
 	default:
 		inc.replica.Send(call)
+		useUp(call)
 	}
 	return !refused.Load()
+}
+
+// useUp spoils a call that is a link's again, since whoever it was handed to has returned.
+func useUp(call *message.Call) {
+	for _, b := range [][]byte{call.Key, call.Request.Record, call.Request.Items, call.Op.Value, call.Room[:cap(call.Room)]} {
+		for i := range b {
+			b[i] = usedUp
+		}
+	}
+	*call = message.Call{}
 }
 
 type completion func(*message.Call)

@@ -10,19 +10,19 @@ import (
 
 const (
 	// leastRoom is the Room a Handler finds at first; it grows to what is used, up to maxRoom.
-	leastRoom = 256
+	leastRoom = 1 << 10
 	maxRoom   = 64 << 10
 )
 
-// serverCall is one request on its way through the Handler; sessions recycle them.
+// serverCall is what is remembered of a request while the Handler has it; sessions recycle them.
 type serverCall struct {
-	message.Call
 	x     *session
 	id    uint64
-	queue uint32        // microseconds before the Handler had it
-	began time.Duration // when it was read, if it is sampled; else 0
+	queue uint32 // microseconds before the Handler had it
 	// inSend: the reader is inside Handler.Send with this call, and will flush afterwards.
 	inSend atomic.Bool
+	began  time.Duration    // when it was read, if it is sampled
+	about  *message.Request // which it is, without its slices, if it is sampled; else nil
 }
 
 // take returns a call to fill, nil when too many are with the Handler.
@@ -38,7 +38,7 @@ func (x *session) take() *serverCall {
 	}
 	n := len(x.local)
 	if n == 0 {
-		return &serverCall{x: x, Call: message.Call{Room: make([]byte, 0, leastRoom)}}
+		return &serverCall{x: x}
 	}
 	c := x.local[n-1]
 	x.local = x.local[:n-1]
@@ -49,8 +49,9 @@ func (x *session) take() *serverCall {
 func (c *serverCall) Done(call *message.Call) {
 	x := c.x
 	call.Reply.Timing.Queue += min(c.queue, ^call.Reply.Timing.Queue)
-	if c.began != 0 {
-		x.s.opts.Sampled(call, clock.Now()-c.began)
+	if c.about != nil {
+		x.s.opts.Sampled(&message.Call{Request: *c.about, Reply: call.Reply}, clock.Now()-c.began)
+		c.about = nil
 	}
 	o := &x.out
 	o.mu.Lock()
@@ -64,9 +65,6 @@ func (c *serverCall) Done(call *message.Call) {
 		if o.frames++; len(o.buf) >= x.s.opts.MaxQueueBytes {
 			x.over.Store(true)
 		}
-	}
-	if cap(c.Room) > maxRoom {
-		c.Room = nil
 	}
 	// A reply made inside Send waits for the reader's flush, one made under Hold for the Release;
 	// another one has nobody to wait for.

@@ -85,7 +85,7 @@ func BenchmarkPending(b *testing.B) {
 			}
 			mu.Lock()
 			s, id := t.take(maxSlots)
-			s.call = call
+			s.remember(call, 0, 0)
 			s.id.Store(id)
 			mu.Unlock()
 			ids[i%100] = id

@@ -120,8 +120,7 @@ func NewClient(o ClientOptions) *Client {
 }
 
 // Send encodes call's request for the peer; Flush (or the next tick) pushes it out. It never
-// blocks on the peer, and needs the request's slices only until it returns. A Timeout of 0 becomes
-// DefaultTimeout.
+// blocks on the peer, and needs call only until it returns. A Timeout of 0 becomes DefaultTimeout.
 //
 // call.Completion.Done is called exactly once: with the peer's reply, on the link's goroutine; with
 // TimedOut when no reply came in time or the connection broke and the request may have been sent;

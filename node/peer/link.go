@@ -33,7 +33,8 @@ type link struct {
 	pingID            atomic.Uint64
 	pingAt            atomic.Int64
 
-	claimed []uint64 // slots the reader answered and did not give back yet
+	claimed []uint64     // slots the reader answered and did not give back yet
+	answer  message.Call // the reader's, for one reply after the other
 
 	once  sync.Once
 	cause error
@@ -115,9 +116,7 @@ func (l *link) send(call *message.Call) message.Status {
 	}
 	o.frames++
 	l.stamp(call, id)
-	s.call, s.at = call, o.base+uint64(at)
-	s.key = append(s.key[:0], call.Key...)
-	s.deadline = l.now.Load() + int64(call.Timeout)
+	s.remember(call, o.base+uint64(at), l.now.Load()+int64(call.Timeout))
 	s.id.Store(id) // from here on it may be answered
 	return 0
 }
@@ -203,14 +202,14 @@ func (l *link) reply(h message.Head, frame []byte, now int64) {
 		l.sample.Store(0)
 		l.c.observe(time.Duration(now - at))
 	}
-	call := s.call
-	s.call = nil
-	if err := message.DecodeReply(h, message.Body(frame), s.key, &call.Reply); err != nil {
+	call := &l.answer
+	if err := message.DecodeReply(h, message.Body(frame), s.asked(), &call.Reply); err != nil {
 		// The peer did something and tells it in words this build does not know.
 		l.c.opts.Logger.Error("reply not understood", "node", l.c.opts.Node, "error", err)
 		call.Reply = message.Reply{Status: message.TimedOut}
 	}
 	call.Reply.Came = time.Duration(now)
+	s.claimed(call)
 	l.claimed = append(l.claimed, h.ID)
 	call.Completion.Done(call)
 }
@@ -240,11 +239,12 @@ func (l *link) bury() {
 		if s == nil {
 			continue
 		}
-		if s.at < sent {
+		var call message.Call
+		if s.claimed(&call); s.at < sent {
 			l.c.count.timeouts.Add(1)
-			answer(s.call, message.TimedOut)
+			answer(&call, message.TimedOut)
 		} else {
-			answer(s.call, message.Unreachable)
+			answer(&call, message.Unreachable)
 		}
 	}
 	l.c.opts.BatchEnd()

@@ -72,7 +72,7 @@ func TestRepliesOutOfOrder(t *testing.T) {
 			c.Reply.Result.Number, _ = strconv.ParseUint(string(c.Key), 10, 64)
 			mu.Lock()
 			defer mu.Unlock()
-			if held = append(held, c); len(held) == 100 {
+			if held = append(held, c.Keep()); len(held) == 100 {
 				rand.Shuffle(100, func(i, j int) { held[i], held[j] = held[j], held[i] })
 				go func(all []*message.Call) {
 					for _, c := range all {
@@ -234,7 +234,7 @@ func TestEveryCallIsAnsweredOnceThroughBrokenLinks(t *testing.T) {
 
 func TestBounds(t *testing.T) {
 	held := make(chan *message.Call, 100)
-	r := start(t, ClientOptions{MaxCalls: 3, MaxValue: 1000}, ServerOptions{Handler: handle(func(c *message.Call) { held <- c })}, false)
+	r := start(t, ClientOptions{MaxCalls: 3, MaxValue: 1000}, ServerOptions{Handler: handle(func(c *message.Call) { held <- c.Keep() })}, false)
 	unheard := &rig{client: NewClient(ClientOptions{Identity: identity(clientID)})}
 	if s := unheard.ask(read("k")).status(); s != message.Unreachable {
 		t.Errorf("not connected: %v", s)

@@ -72,7 +72,7 @@ func newStore() *store { return &store{accepts: make(chan *message.Call, 1<<16)}
 func (s *store) Send(call *message.Call) {
 	switch call.Kind {
 	case message.Accept:
-		s.accepts <- call
+		s.accepts <- call.Keep()
 	case message.Mutate:
 		call.Reply.Result = record.Result{Status: record.Found, Value: append([]byte("re:"), call.Op.Value...)}
 		fallthrough

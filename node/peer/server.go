@@ -17,9 +17,9 @@ import (
 
 // Handler answers requests. Send must not block for long: it is called on the goroutine that reads
 // the connection, one request after the other. The request's slices are valid until Send returns.
-// call.Completion.Done must be called once, during Send or later on any goroutine, with Reply
-// filled; its slices are copied before Done returns. Room is there to be
-// filled by append.
+// call.Completion.Done must be called once, during Send with call, or later, on any goroutine, with
+// call.Keep() or another one, with Reply filled; its slices are copied before Done returns. Room is
+// there to be filled by append.
 type Handler interface {
 	Send(call *message.Call)
 }
@@ -39,7 +39,7 @@ type ServerOptions struct {
 	BatchEnd func()
 
 	// Sampled, if not nil, hears of requests whose trace context says that all nodes are to keep their part: as they are answered, with the
-	// reply and how long it took since the request was read. It must not block, nor keep call.
+	// reply and how long it took since the request was read; of the request there are Kind, Partition, Epoch and Trace. It must not block, nor keep call.
 	Sampled func(call *message.Call, took time.Duration)
 
 	// MaxValue is the largest value in bytes (1 MiB). Larger frames end the connection.

@@ -68,7 +68,7 @@ func serveTCP(t *testing.T, o ServerOptions) (s *Server, addr string, stop func(
 
 func TestServerTurnsAway(t *testing.T) {
 	held := make(chan *message.Call, 100)
-	_, addr, _ := serveTCP(t, ServerOptions{MaxCalls: 2, DrainTimeout: time.Nanosecond, Handler: handle(func(c *message.Call) { held <- c })})
+	_, addr, _ := serveTCP(t, ServerOptions{MaxCalls: 2, DrainTimeout: time.Nanosecond, Handler: handle(func(c *message.Call) { held <- c.Keep() })})
 	conn, in := dial(t, addr)
 	q := read("k")
 	var out []byte
@@ -173,7 +173,7 @@ func TestRepliesNobodyReads(t *testing.T) {
 // TestServeAnswersBeforeItReturns: calls with the handler at the end are still answered.
 func TestServeAnswersBeforeItReturns(t *testing.T) {
 	held := make(chan *message.Call, 100)
-	s, addr, stop := serveTCP(t, ServerOptions{DrainTimeout: time.Minute, Handler: handle(func(c *message.Call) { held <- c })})
+	s, addr, stop := serveTCP(t, ServerOptions{DrainTimeout: time.Minute, Handler: handle(func(c *message.Call) { held <- c.Keep() })})
 	conn, in := dial(t, addr)
 	q := accept("k")
 	_, _ = conn.Write(message.AppendRequest(message.AppendRequest(nil, 0, &q), 1, &q))

@@ -35,7 +35,8 @@ type session struct {
 
 	// The reader's own:
 	local   []*serverCall
-	waitTil int64 // the read deadline set last
+	call    message.Call // for one request after the other
+	waitTil int64        // the read deadline set last
 
 	ending atomic.Bool
 	enough chan struct{} // poked with ending: wait for the peer no longer
@@ -143,30 +144,36 @@ func (x *session) request(h message.Head, frame []byte, start, now time.Duration
 		x.refuse(h.ID, message.Busy)
 		return
 	}
-	if err := message.DecodeRequest(h, message.Body(frame), &c.Request); err != nil {
+	call := &x.call
+	if err := message.DecodeRequest(h, message.Body(frame), &call.Request); err != nil {
 		x.s.opts.Logger.Error("request not understood", "error", err)
 		x.local = append(x.local, c)
 		x.refuse(h.ID, message.Invalid)
 		return
 	}
-	if c.Timeout > 0 && waited > c.Timeout { // nobody waits any more, and nothing was done
+	if call.Timeout > 0 && waited > call.Timeout { // nobody waits any more, and nothing was done
 		x.s.count.timeouts.Add(1)
 		x.local = append(x.local, c)
 		x.refuse(h.ID, message.Busy)
 		return
 	}
 	c.id, c.queue = h.ID, uint32(min(waited/time.Microsecond, 1<<32-1))
-	c.began = 0
-	if x.s.opts.Sampled != nil && message.Sampled(&c.Trace) {
-		c.began = start
+	if x.s.opts.Sampled != nil && message.Sampled(&call.Trace) {
+		c.began, c.about = start, &message.Request{Kind: call.Kind, Partition: call.Partition, Epoch: call.Epoch, Trace: call.Trace}
 	}
-	c.Request.Came = now
-	c.Reply = message.Reply{}
-	c.Completion = c
+	call.Request.Came = now
+	call.Reply = message.Reply{}
+	call.Completion = c
+	if call.Room == nil {
+		call.Room = make([]byte, 0, leastRoom)
+	}
 	x.handed.Add(1)
 	c.inSend.Store(true)
-	x.s.opts.Handler.Send(&c.Call)
+	x.s.opts.Handler.Send(call)
 	c.inSend.Store(false) // c may be back on the free list: only this goroutine takes it from there
+	if cap(call.Room) > maxRoom {
+		call.Room = nil
+	}
 	if x.over.Load() {
 		x.room()
 	}

@@ -12,14 +12,43 @@ const (
 	chunkLen = 256
 )
 
-// slot holds one call that waits for its reply. Its fields are written under the table's lock, by
-// who took it, before id is stored; they belong to who sets id back to 0.
+// slot holds what one call leaves behind until its reply comes, no more than a cache line. Its fields
+// are written under the table's lock, by who took it, before id is stored; they belong to who sets id
+// back to 0.
 type slot struct {
 	id       atomic.Uint64 // 0: nobody waits here
-	call     *message.Call
-	key      []byte // a copy: the request's own may be gone when the reply is verified
+	done     message.Completion
+	index    int
 	at       uint64 // where in the stream the frame begins
 	deadline int64
+	key      *[]byte // a copy, since a record in the reply is verified by it and the request's own may be gone then
+	keyed    bool    // the reply may bring a record
+}
+
+// remember fills the slot for call.
+func (s *slot) remember(call *message.Call, at uint64, deadline int64) {
+	s.done, s.index, s.at, s.deadline = call.Completion, call.Index, at, deadline
+	if s.keyed = call.Kind == message.Read || call.Kind == message.Prepare; !s.keyed {
+		return
+	}
+	if s.key == nil {
+		s.key = new([]byte)
+	}
+	*s.key = append((*s.key)[:0], call.Key...)
+}
+
+// asked is the key that a record in the reply must have; nil: it brings none.
+func (s *slot) asked() []byte {
+	if !s.keyed {
+		return nil
+	}
+	return *s.key
+}
+
+// claimed moves who waits in the slot, which the caller has claimed, to call, for the answer.
+func (s *slot) claimed(call *message.Call) {
+	call.Completion, call.Index = s.done, s.index
+	s.done = nil
 }
 
 // slots is the table of pending calls. An id is a serial number and the index of its slot, so a

@@ -81,13 +81,13 @@ func (l *link) sweep(late []uint64, now int64) ([]uint64, bool) {
 		if s == nil {
 			continue // the reply came just now, or the link broke
 		}
-		call := s.call
-		s.call = nil
+		var call message.Call
+		s.claimed(&call)
 		l.sample.CompareAndSwap(id, 0)
 		late[n] = id
 		n++
 		l.c.count.timeouts.Add(1)
-		answer(call, message.TimedOut)
+		answer(&call, message.TimedOut)
 	}
 	o.flush()
 	o.mu.Lock()

@@ -94,6 +94,7 @@ type Coordinator struct {
 	forwards sync.Pool // of *forward
 	// forwardeds is a pool of *forwarded.
 	forwardeds sync.Pool
+	calls      sync.Pool // of *message.Call, to ask and to answer with
 	latency    atomic.Int64
 	tail       tail
 	counters   Counters
@@ -120,6 +121,7 @@ func New(opts Options) *Coordinator {
 	c.manies.New = func() any { return &manyRead{c: c} }
 	c.forwards.New = func() any { return new(forward) }
 	c.forwardeds.New = func() any { return &forwarded{c: c} }
+	c.calls.New = func() any { return new(message.Call) }
 	c.lanes.init()
 	c.sticky.init(opts.StickyKeys)
 	return c
@@ -168,6 +170,19 @@ func (c *Coordinator) configure(p ring.Partition, g *Group, to int) {
 		Configuration: g.conf, Timeout: c.opts.Timeout}
 	g.members[to].replica.Send(call)
 	g.members[to].replica.Flush()
+}
+
+// call is one to ask or to answer with; whoever takes it fills its request, or its reply.
+func (c *Coordinator) call() *message.Call { return c.calls.Get().(*message.Call) }
+
+// recycle gives a call back.
+func (c *Coordinator) recycle(call *message.Call) {
+	call.Completion, call.Reply = nil, message.Reply{}
+	call.Request = message.Request{}
+	if cap(call.Room) > keepBuffer {
+		call.Room = nil
+	}
+	c.calls.Put(call)
 }
 
 type ignore struct{}

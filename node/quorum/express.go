@@ -72,24 +72,19 @@ func (c *Coordinator) tryExpress(l *lane, m *mutation, s *Session) bool {
 // proposeAll asks every member to accept, and finishes if all is decided by then.
 func (r *round) proposeAll(timeout time.Duration, s *Session) {
 	g, x := r.g, &r.express
-	req := message.Request{Kind: message.Accept, Partition: r.p, Epoch: g.conf.Epoch, Hash: x.l.hash,
+	call := r.c.call()
+	call.Request = message.Request{Kind: message.Accept, Partition: r.p, Epoch: g.conf.Epoch, Hash: x.l.hash,
 		Key: x.l.keyBytes, Record: x.l.enc, Next: x.next, Timeout: timeout, Came: r.began}
-	ask := func(i int) {
-		call := &r.calls[i]
-		call.Request, call.Reply = req, message.Reply{}
-		call.Trace = r.answers.tell(i, &r.context)
-		call.Completion, call.Index = r, i
-		g.members[i].replica.Send(call)
-	}
 	for i, m := range g.members {
 		if i != g.self {
-			ask(i)
+			r.ask(call, i)
 			if s != nil {
 				s.touch(m.replica, false)
 			}
 		}
 	}
-	ask(g.self)
+	r.ask(call, g.self)
+	r.c.recycle(call)
 	r.mu.Lock()
 	x.sending = false
 	finish := r.waiting && (r.decided() || x.overdue)

@@ -201,8 +201,8 @@ func (l *lane) recycle() {
 	if cap(l.waiting) > 64 {
 		l.waiting = nil
 	}
-	if cap(l.local.call.Room) > keepBuffer {
-		l.local.call.Room = nil
+	if cap(l.local.room) > keepBuffer {
+		l.local.room = nil
 	}
 	clear(l.res)
 	l.state, l.next = record.Record{Recent: l.state.Recent[:0]}, record.Record{}

@@ -10,7 +10,6 @@ import (
 type manyRead struct {
 	c       *Coordinator
 	replica Replica
-	call    message.Call
 	items   []byte
 	asks    []ask
 	context flight.Context
@@ -71,13 +70,14 @@ func (s *Session) askAll() {
 }
 
 func (m *manyRead) send() {
-	q := &m.call.Request
-	q.Kind, q.Items, q.Timeout, q.Trace = message.ReadMany, m.items, m.asks[0].o.timeout, [message.TraceLen]byte{}
+	c, call := m.c, m.c.call()
+	call.Request = message.Request{Kind: message.ReadMany, Items: m.items, Timeout: m.asks[0].o.timeout}
 	if m.context.Sampled() {
-		q.Trace = m.context
+		call.Trace = m.context
 	}
-	m.call.Completion = m
-	m.replica.Send(&m.call)
+	call.Completion = m
+	m.replica.Send(call)
+	c.recycle(call)
 }
 
 // Done hands out the answers.
@@ -111,9 +111,5 @@ func (m *manyRead) Done(call *message.Call) {
 func (m *manyRead) release() {
 	clear(m.asks)
 	m.asks, m.items, m.replica, m.context = m.asks[:0], m.items[:0], nil, flight.Context{}
-	m.call.Reply = message.Reply{}
-	if cap(m.call.Room) > keepBuffer {
-		m.call.Room = nil
-	}
 	m.c.manies.Put(m)
 }

@@ -19,8 +19,6 @@ type readOp struct {
 	c       *Coordinator
 	pending *atomic.Int32 // of the session's segment
 	wake    chan struct{}
-	// calls, by member, are made when a member is asked by a message of its own: mostly none is.
-	calls []message.Call
 
 	mu      sync.Mutex
 	p       ring.Partition
@@ -126,26 +124,27 @@ func (o *readOp) readHere(now time.Duration) {
 
 // send asks member i by a message of its own, without a lock: the answer may come before it returns.
 func (o *readOp) send(i int, digest bool) {
+	c, call := o.c, o.c.call()
 	o.mu.Lock()
-	if len(o.calls) < len(o.g.members) {
-		o.calls = make([]message.Call, len(o.g.members))
-	}
-	call := &o.calls[i]
 	if i < len(o.answers) {
 		o.answers[i].sent = clock.Now()
 	}
-	q := &call.Request
-	q.Trace = o.answers.tell(i, &o.context)
+	call.Request = message.Request{Kind: message.Read, Digest: digest, Partition: o.p, Epoch: o.g.conf.Epoch, Hash: o.hash, Key: o.key,
+		Timeout: o.timeout, Trace: o.answers.tell(i, &o.context)}
+	to := o.g.members[i].replica
 	o.mu.Unlock()
-	call.Index, call.Completion = i, o
-	q.Kind, q.Digest, q.Partition, q.Epoch, q.Hash, q.Key, q.Timeout = message.Read, digest, o.p, o.g.conf.Epoch, o.hash, o.key, o.timeout
-	o.g.members[i].replica.Send(call)
+	call.Completion, call.Index = o, i<<1
+	if digest {
+		call.Index |= 1
+	}
+	to.Send(call) // o is not ours any more, unless the caller knows better
+	c.recycle(call)
 }
 
 // Done takes the reply to a message of its own.
 func (o *readOp) Done(call *message.Call) {
 	rep := &call.Reply
-	o.answered(call.Index, call.Digest, rep.Status, rep.Ballot, rep.Record, rep.Timing, o.c.heard(rep))
+	o.answered(call.Index>>1, call.Index&1 != 0, rep.Status, rep.Ballot, rep.Record, rep.Timing, o.c.heard(rep))
 }
 
 // answered takes one answer, which came at now. It copies what it keeps of enc, the encoded record, which is verified,
@@ -252,22 +251,10 @@ func (o *readOp) expire() {
 // drop lets go of one reference; the last one returns o to the pool.
 func (o *readOp) drop() {
 	if o.refs.Add(-1) == 0 {
-		o.trim()
-		o.c.reads.Put(o)
-	}
-}
-
-// trim lets go of what a pool should not keep alive.
-func (o *readOp) trim() {
-	if cap(o.value) > keepBuffer {
-		o.value = nil
-	}
-	for i := range o.calls {
-		call := &o.calls[i]
-		call.Reply = message.Reply{}
-		if cap(call.Room) > keepBuffer {
-			call.Room = nil
+		if cap(o.value) > keepBuffer {
+			o.value = nil
 		}
+		o.c.reads.Put(o)
 	}
 }
 

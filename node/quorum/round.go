@@ -15,7 +15,6 @@ import (
 // and waits; replies arrive on any. It goes back to the pool when the last reply is in.
 type round struct {
 	c     *Coordinator
-	calls []message.Call
 	wake  chan struct{} // capacity 1
 	timer *time.Timer
 	guard *time.Timer // calls expired; for express rounds
@@ -62,25 +61,19 @@ func writeQuorum(g *Group, m mask) bool { return g.writes(m) }
 // cannot become enough, or at the timeout. The caller calls release when it has read the results.
 func (c *Coordinator) round(p ring.Partition, g *Group, req *message.Request, enough func(*Group, mask) bool, timeout time.Duration, context flight.Context) *round {
 	r := c.rounds.Get().(*round)
-	n := len(g.members)
 	r.reset(p, g, enough, req.Kind, clock.Now())
 	r.context = context
 	if req.Kind == message.Accept {
 		r.keep(req.Key)
 	}
 	req.Partition, req.Epoch, req.Timeout, req.Came = p, g.conf.Epoch, timeout, r.began
-	for i := range n {
-		call := &r.calls[i]
-		call.Request = *req
-		call.Trace = r.answers.tell(i, &r.context)
-		call.Reply = message.Reply{}
-		call.Completion, call.Index = r, i
-	}
 	c.counters.Rounds.Add(1)
+	call := c.call()
+	call.Request = *req
 	// The network first, so that the peers work while this node does.
-	for i, m := range g.members {
+	for i := range g.members {
 		if i != g.self {
-			m.replica.Send(&r.calls[i])
+			r.ask(call, i)
 		}
 	}
 	for i, m := range g.members {
@@ -89,12 +82,20 @@ func (c *Coordinator) round(p ring.Partition, g *Group, req *message.Request, en
 		}
 	}
 	if g.self >= 0 {
-		g.members[g.self].replica.Send(&r.calls[g.self])
+		r.ask(call, g.self)
 	}
+	c.recycle(call)
 	// The fraction keeps rounds that began together from ending at one instant: a simulation could not
 	// repeat whose turn is first.
 	r.wait(timeout + time.Duration(req.Hash%1000))
 	return r
+}
+
+// ask sends member i the request of call.
+func (r *round) ask(call *message.Call, i int) {
+	call.Trace = r.answers.tell(i, &r.context)
+	call.Completion, call.Index = r, i
+	r.g.members[i].replica.Send(call)
 }
 
 func (r *round) reset(p ring.Partition, g *Group, enough func(*Group, mask) bool, kind message.Kind, now time.Duration) {
@@ -102,15 +103,6 @@ func (r *round) reset(p ring.Partition, g *Group, enough func(*Group, mask) bool
 	r.kind = kind
 	r.answers.reset(r.c.opts.Flights, n)
 	r.began, r.heard = now, 0
-	if cap(r.calls) < n {
-		r.calls = make([]message.Call, n)
-	}
-	r.calls = r.calls[:n]
-	for i := range r.calls {
-		if call := &r.calls[i]; cap(call.Room) > keepBuffer {
-			call.Room = nil
-		}
-	}
 	select {
 	case <-r.wake:
 	default:
@@ -183,7 +175,6 @@ func (r *round) Done(call *message.Call) {
 	if call.Reply.Status == message.OK {
 		r.acked |= 1 << i
 	}
-	call.Reply = message.Reply{} // its slices are the replica's, or a link's
 	if finish {
 		r.mu.Unlock()
 		r.arrive()

@@ -57,7 +57,7 @@ func (s *Session) recycle() {
 		s.muts[i] = nil
 		if cap(f.m.value) <= keepBuffer {
 			// What the caller owned must not stay alive in the pool.
-			f.s, f.m.op, f.call.Request = nil, record.Op{}, message.Request{}
+			f.s, f.m.op = nil, record.Op{}
 			s.c.forwards.Put(f)
 		}
 	}
@@ -281,7 +281,6 @@ func (s *Session) collect(op *record.Op, sl *slot, res *record.Result, deadline 
 type forward struct {
 	s     *Session
 	m     mutation
-	call  message.Call
 	sent  time.Duration
 	span  uint64
 	p     ring.Partition
@@ -319,9 +318,9 @@ func (f *forward) dispatch(inline bool) bool {
 		return true
 	}
 	c.counters.Forwarded.Add(1)
-	f.call.Completion, f.call.Index = f, i
-	f.call.Reply = message.Reply{}
-	f.call.Request = message.Request{Kind: message.Mutate, Partition: f.p, Epoch: f.g.conf.Epoch, Hash: f.m.hash,
+	call := c.call()
+	call.Completion, call.Index = f, i
+	call.Request = message.Request{Kind: message.Mutate, Partition: f.p, Epoch: f.g.conf.Epoch, Hash: f.m.hash,
 		Key: f.m.op.Key, Op: f.m.op, Timeout: max(time.Until(f.m.deadline), time.Millisecond)}
 	if c.opts.Flights != nil {
 		if f.m.context == (flight.Context{}) {
@@ -332,10 +331,11 @@ func (f *forward) dispatch(inline bool) bool {
 			f.sent = clock.Now()
 		}
 		f.span = flight.Span()
-		f.call.Trace = f.m.context.From(f.span)
+		call.Trace = f.m.context.From(f.span)
 	}
 	r := f.g.members[i].replica
-	r.Send(&f.call)
+	r.Send(call)
+	c.recycle(call)
 	if inline {
 		r.Flush()
 	} else {
@@ -344,10 +344,9 @@ func (f *forward) dispatch(inline bool) bool {
 	return true
 }
 
-// Done takes the answer of another coordinator. Once decided, f and its call may be in use again.
+// Done takes the answer of another coordinator. Once decided, f may be in use again.
 func (f *forward) Done(call *message.Call) {
-	rep := call.Reply
-	call.Reply = message.Reply{} // its slices are the link's
+	rep := &call.Reply
 	if c := f.s.c; c.opts.Flights != nil && len(f.m.steps) < maxSteps {
 		f.m.steps = append(f.m.steps, flight.Step{Node: f.g.members[call.Index].id, Kind: message.Mutate, Sent: f.sent - f.m.began, Span: f.span,
 			Answer: flight.Answer{At: max(came(rep.Came)-f.m.began, 1), Timing: rep.Timing, Status: rep.Status}})
@@ -398,7 +397,7 @@ func (s *Session) identity(op *record.Op, hash uint64, deadline time.Time) (reco
 	return res, res.Status == record.Found || res.Status == record.NotFound
 }
 
-// Forwarded answers a Mutate that another node sent here.
+// Forwarded answers a Mutate that another node sent here, perhaps after it has returned. It keeps nothing of call.
 func (c *Coordinator) Forwarded(call *message.Call) {
 	call.Reply = message.Reply{Status: message.OK}
 	p, g := c.group(call.Hash)
@@ -417,7 +416,7 @@ func (c *Coordinator) Forwarded(call *message.Call) {
 		timeout := min(call.Timeout, c.opts.Timeout)
 		began := came(call.Request.Came)
 		deadline := clock.Time(began + timeout - timeout/16)
-		f.call = call
+		f.done, f.index, f.p = call.Completion, call.Index, call.Partition
 		f.m = mutation{op: op, hash: call.Hash, deadline: deadline, attempts: f.m.attempts[:0], value: f.m.value[:0], done: f,
 			began: began, context: flight.Context(call.Trace), steps: f.m.steps[:0]}
 		c.submit(p, &f.m, false, nil)
@@ -428,21 +427,25 @@ func (c *Coordinator) Forwarded(call *message.Call) {
 
 // forwarded is a mutation that another node sent here.
 type forwarded struct {
-	c    *Coordinator
-	m    mutation
-	call *message.Call
-	kv   []byte // the operation's key and value
+	c     *Coordinator
+	m     mutation
+	done  message.Completion
+	index int
+	p     ring.Partition
+	kv    []byte // the operation's key and value
 }
 
 // mutated implements the lane's callback: nobody else has m any more.
 func (f *forwarded) mutated(m *mutation) {
 	if f.c.opts.Flights != nil {
-		m.keep(f.c.opts.Flights, f.call.Partition, &m.res, 0, came(m.heard)-m.began)
+		m.keep(f.c.opts.Flights, f.p, &m.res, 0, came(m.heard)-m.began)
 	}
-	f.call.Reply.Result = m.res
-	f.call.Completion.Done(f.call)
+	call := f.c.call()
+	call.Index, call.Reply = f.index, message.Reply{Status: message.OK, Result: m.res}
+	f.done.Done(call)
+	f.c.recycle(call)
 	if cap(f.kv) <= keepBuffer && cap(m.value) <= keepBuffer {
-		f.call, m.op = nil, record.Op{}
+		f.done, m.op = nil, record.Op{}
 		f.c.forwardeds.Put(f)
 	}
 }

@@ -83,15 +83,19 @@ func (s *sticky) put(hash uint64, acc, next record.Ballot) {
 	*e = stickyEntry{hash, acc.Stamp, next.Stamp, next.Epoch}
 }
 
-// localRead asks this node's own replica for what it has in memory, which is answered before Send
-// returns.
+// localRead is what this node's own replica has in memory, which it answers before Send returns.
 type localRead struct {
-	call message.Call
-	done bool
+	done   bool
+	status message.Status
+	ballot record.Ballot
+	record []byte
+	room   []byte // backs record
 }
 
 // Done implements message.Completion.
-func (r *localRead) Done(*message.Call) { r.done = true }
+func (r *localRead) Done(call *message.Call) {
+	r.done, r.status, r.ballot, r.record = true, call.Reply.Status, call.Reply.Ballot, call.Reply.Record
+}
 
 // fromSticky fills l.state if what this coordinator knows makes a Prepare needless, and returns the ballot to propose with:
 // the local replica still holds, in memory, the state this coordinator wrote last; or else see fromWide. Only if patient, it
@@ -105,46 +109,46 @@ func (c *Coordinator) fromSticky(l *lane, g *Group, patient bool) (record.Ballot
 	if !ok || next.Epoch != g.conf.Epoch || w != nil && next.Less(w.ballot) { // a promise given since is above it
 		return c.fromWide(l, g, w, patient)
 	}
-	reply, ok := c.readLocal(l, g, false)
-	if !ok || reply.Ballot != acc || len(reply.Record) == 0 {
+	if !c.readLocal(l, g, false) || l.local.ballot != acc || len(l.local.record) == 0 {
 		return record.Ballot{}, false
 	}
-	record.View(reply.Record, &l.state)
+	record.View(l.local.record, &l.state)
 	return next, true
 }
 
-// readLocal asks the local replica for what it has of l's key; patient: also on the disk. The reply is good
-// until the next read of l.
-func (c *Coordinator) readLocal(l *lane, g *Group, patient bool) (*message.Reply, bool) {
-	r := &l.local
+// readLocal asks the local replica for what it has of l's key; patient: also on the disk. l.local is that, if true, until
+// the next read of l.
+func (c *Coordinator) readLocal(l *lane, g *Group, patient bool) bool {
+	r, call := &l.local, c.call()
+	defer c.recycle(call)
 	r.done = false
-	r.call.Request = message.Request{Kind: message.Read, Partition: l.p, Epoch: g.conf.Epoch, Hash: l.hash, Key: l.keyBytes,
+	call.Request = message.Request{Kind: message.Read, Partition: l.p, Epoch: g.conf.Epoch, Hash: l.hash, Key: l.keyBytes,
 		InMemory: true, Unborn: true}
-	r.call.Completion = r
+	call.Completion, call.Room = r, r.room
 	local := g.members[g.self].replica
-	if local.Send(&r.call); !r.done {
-		return nil, false
+	local.Send(call)
+	r.room, call.Room = call.Room, nil
+	if !r.done {
+		return false
 	}
-	if patient && r.call.Reply.Status == message.Busy {
-		w := &diskRead{done: make(chan struct{})}
-		call := &message.Call{Request: r.call.Request, Completion: w}
-		call.InMemory = false
+	if patient && r.status == message.Busy {
+		w := diskRead{r, make(chan struct{})}
+		call.Completion, call.InMemory = w, false
 		local.Send(call)
 		<-w.done
-		return &w.reply, w.reply.Status == message.OK
 	}
-	return &r.call.Reply, r.call.Reply.Status == message.OK
+	return r.status == message.OK
 }
 
 // diskRead waits for a read that may take the disk.
 type diskRead struct {
-	reply message.Reply
-	done  chan struct{}
+	to   *localRead
+	done chan struct{}
 }
 
 // Done implements message.Completion.
-func (w *diskRead) Done(call *message.Call) {
-	w.reply = call.Reply
-	w.reply.Record = slices.Clone(call.Reply.Record)
+func (w diskRead) Done(call *message.Call) {
+	w.to.Done(call)
+	w.to.record = slices.Clone(call.Reply.Record)
 	close(w.done)
 }

@@ -85,13 +85,12 @@ func (c *Coordinator) fromWide(l *lane, g *Group, w *wide, patient bool) (record
 	if w == nil || !w.clean.Has(message.Leaf(l.hash)) && c.has(RuleWideSums) {
 		return record.Ballot{}, false
 	}
-	reply, ok := c.readLocal(l, g, patient)
-	if !ok || !reply.Ballot.Less(w.ballot) || !w.use(l.hash) && c.has(RuleWideOnce) {
+	if !c.readLocal(l, g, patient) || !l.local.ballot.Less(w.ballot) || !w.use(l.hash) && c.has(RuleWideOnce) {
 		return record.Ballot{}, false
 	}
 	l.state = record.Record{Recent: l.state.Recent[:0]}
-	if len(reply.Record) > 0 {
-		record.View(reply.Record, &l.state)
+	if len(l.local.record) > 0 {
+		record.View(l.local.record, &l.state)
 	}
 	c.counters.WideRounds.Add(1)
 	return w.ballot, true
@@ -142,11 +141,11 @@ func (c *Coordinator) widen(p ring.Partition, g *Group) *wide {
 	b := record.Ballot{Epoch: g.conf.Epoch, Stamp: stamp}
 	timeout := c.opts.Timeout / 2
 	a := &widening{c: c, p: p, tables: make([][]byte, len(g.members)), left: len(g.members), done: make(chan struct{})}
-	calls := make([]message.Call, len(g.members))
+	call := &message.Call{Completion: a}
+	call.Request = message.Request{Kind: message.PrepareAll, Partition: p, Epoch: g.conf.Epoch, Ballot: b, Timeout: timeout}
 	for i, m := range g.members {
-		calls[i].Request = message.Request{Kind: message.PrepareAll, Partition: p, Epoch: g.conf.Epoch, Ballot: b, Timeout: timeout}
-		calls[i].Completion, calls[i].Index = a, i
-		m.replica.Send(&calls[i])
+		call.Index = i
+		m.replica.Send(call)
 		m.replica.Flush()
 	}
 	timer := time.NewTimer(timeout)

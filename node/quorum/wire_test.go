@@ -154,7 +154,7 @@ func (w *wire) pass(call *message.Call) {
 		return
 	}
 	r := w.relays.Get().(*relay)
-	r.back = call
+	r.back.Completion, r.back.Index = call.Completion, call.Index
 	r.call.Request, r.call.Completion = call.Request, r
 	if call.Kind == message.Mutate {
 		w.to.Forwarded(&r.call)
@@ -171,21 +171,21 @@ func (w *wire) pass(call *message.Call) {
 type relay struct {
 	w    *wire
 	call message.Call
-	back *message.Call
+	back message.Call
 }
 
 // Done implements message.Completion.
-func (r *relay) Done(*message.Call) {
-	rep := r.call.Reply
+func (r *relay) Done(call *message.Call) {
+	rep := call.Reply
 	rep.Came = 0 // not sent
 	r.back.Reply = rep
-	r.back.Completion.Done(r.back)
+	r.back.Completion.Done(&r.back)
 	for _, b := range [][]byte{rep.Record, rep.Items, rep.Result.Value} {
 		for i := range b {
 			b[i] = 0xff
 		}
 	}
-	r.back = nil
+	r.back = message.Call{}
 	r.w.relays.Put(r)
 }
 
@@ -197,9 +197,7 @@ type holding struct {
 }
 
 func (w *wire) hold(call *message.Call) {
-	// What the sender owns is only good until Send returns.
-	call.Key, call.Request.Record, call.Request.Items = slices.Clone(call.Key), slices.Clone(call.Request.Record), slices.Clone(call.Request.Items)
-	call.Request.Op.Key, call.Request.Op.Value = call.Key, slices.Clone(call.Request.Op.Value)
+	call = call.Keep()
 	h := &holding{call: call}
 	h.timer = time.AfterFunc(call.Timeout, func() { h.once.Do(func() { answer(call, message.TimedOut) }) })
 	w.mu.Lock()

@@ -1,7 +1,6 @@
 package repair
 
 import (
-	"slices"
 	"sync"
 	"time"
 
@@ -27,9 +26,9 @@ func (r *Repairer) Pull(call *message.Call) {
 		call.Completion.Done(call)
 		return
 	}
-	from, items := ring.NodeID(call.Key), slices.Clone(call.Request.Items)
+	call = call.Keep()
 	go func() {
-		answers, ok := r.pull(from, items, time.Now().Add(call.Timeout))
+		answers, ok := r.pull(ring.NodeID(call.Key), call.Request.Items, time.Now().Add(call.Timeout))
 		r.pulls.Add(-1)
 		call.Reply = message.Reply{Status: message.OK, Items: answers}
 		if !ok {

@@ -1,7 +1,6 @@
 package replica
 
 import (
-	"slices"
 	"sync"
 
 	"kai/node/message"
@@ -21,9 +20,7 @@ type diskQueue struct {
 // aside has call answered by a goroutine that may wait for the disk: who brings calls brings those of
 // many clients, and must go on.
 func (r *Replica) aside(call *message.Call) {
-	call.Key = slices.Clone(call.Key)
-	call.Request.Record = slices.Clone(call.Request.Record)
-	call.Request.Items = slices.Clone(call.Request.Items)
+	call = call.Keep()
 	d := &r.disk
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -11,10 +11,11 @@ import (
 
 // commit is one staged write on its way to the disk.
 type commit struct {
-	r    *Replica
-	call *message.Call
-	p    ring.Partition
-	hash uint64
+	r     *Replica
+	done  message.Completion
+	index int
+	p     ring.Partition
+	hash  uint64
 	// change is what the write does to its leaf's sum; lost: nobody knows.
 	change uint64
 	lost   bool
@@ -34,9 +35,11 @@ func (c *commit) Committed(err error) {
 
 // finish answers the write and whoever waited for it.
 func (c *commit) finish() {
-	r, call, err := c.r, c.call, c.err
+	r, err := c.r, c.err
 	now := clock.Now()
-	call.Reply.Timing.Store, call.Reply.Came = micros(now-c.start), now
+	call := r.answers.Get().(*message.Call)
+	call.Completion, call.Index, call.Partition = c.done, c.index, c.p
+	call.Reply = message.Reply{Status: message.OK, Timing: message.Timing{Store: micros(now - c.start)}, Came: now}
 	st := r.stripe(c.hash)
 	st.mu.Lock()
 	r.sums.ended(c.p, c.hash, c.change, c.lost || err != nil)
@@ -49,12 +52,14 @@ func (c *commit) finish() {
 		st.spare = p
 	}
 	st.mu.Unlock()
-	c.call, c.err = nil, nil
+	c.done, c.err = nil, nil
 	r.commits.Put(c)
 	if err != nil {
 		r.refuse(call, err)
 	}
 	call.Completion.Done(call)
+	call.Completion = nil
+	r.answers.Put(call)
 	for _, w := range waiting {
 		r.Send(w)
 	}

@@ -83,6 +83,7 @@ type Replica struct {
 	voting    atomic.Bool
 	sealed    atomic.Bool
 	commits   sync.Pool // of *commit
+	answers   sync.Pool // of *message.Call, to answer with
 	counters  Counters
 	disk      diskQueue
 	warmer    warmer // Storage, if it is one
@@ -131,6 +132,7 @@ func New(opts Options) *Replica {
 	}
 	r.warmer, _ = opts.Storage.(warmer)
 	r.commits.New = func() any { return &commit{r: r} }
+	r.answers.New = func() any { return new(message.Call) }
 	r.voting.Store(true)
 	return r
 }
@@ -163,7 +165,7 @@ func (r *Replica) Counters() *Counters { return &r.counters }
 func (r *Replica) Flush() {}
 
 // Send answers call: at once, or when the store has committed, or, if that takes a disk read, on
-// another goroutine. It does not block.
+// another goroutine. It does not block, and keeps nothing of call.
 func (r *Replica) Send(call *message.Call) { r.send(call, false) }
 
 // send is Send; patient says that this goroutine may wait for the disk.

@@ -178,7 +178,7 @@ func encoded(b record.Ballot, value string) []byte {
 	return record.Append(nil, key, &record.Record{Ballot: b, Kind: record.Value, Version: 1, CAS: 1, Value: []byte(value)})
 }
 
-// asked is a call and how often it was answered.
+// asked is a call, its answer, and how often it was answered.
 type asked struct {
 	message.Call
 	answers int
@@ -187,11 +187,12 @@ type asked struct {
 // Done implements message.Completion; the reply's slices are good only now.
 func (a *asked) Done(c *message.Call) {
 	a.answers++
+	a.Reply = c.Reply
 	a.Reply.Record, a.Reply.Items = bytes.Clone(c.Reply.Record), bytes.Clone(c.Reply.Items)
 }
 
-// ask sends q with what all requests here share; the request's slices are spoilt afterwards, as a
-// link's buffer would be.
+// ask sends q with what all requests here share; the call and the request's slices are spoilt afterwards,
+// as a link's would be.
 func (r *rig) ask(q message.Request) *asked {
 	if q.Key == nil && q.Kind != message.ReadMany {
 		q.Key = key
@@ -205,13 +206,15 @@ func (r *rig) ask(q message.Request) *asked {
 	a.Completion = a
 	// A call that was used before, by way of a link, may hold slices of the link's memory.
 	link := bytes.Repeat([]byte{0xdb}, 4096)
-	a.Reply = message.Reply{Record: link[:100], Items: link[100:200]}
+	sent := a.Call
+	sent.Reply = message.Reply{Record: link[:100], Items: link[100:200]}
 	r.t.Cleanup(func() {
 		if bytes.Count(link, []byte{0xdb}) != len(link) {
 			r.t.Errorf("kind %d: the reply was written over that of the call's last use", q.Kind)
 		}
 	})
-	r.Send(&a.Call)
+	r.Send(&sent)
+	sent = message.Call{}
 	for _, b := range [][]byte{q.Key, q.Record, q.Items} {
 		for i := range b {
 			b[i] = 0xff

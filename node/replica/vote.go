@@ -184,11 +184,12 @@ func (r *Replica) whenCovered(call *message.Call, top record.Ballot) {
 		call.Completion.Done(call)
 		return
 	}
+	kept := call.Keep()
 	r.opts.Fence.When(top.Stamp.Ticks(), func(err error) {
 		if err != nil {
-			r.refuse(call, err)
+			r.refuse(kept, err)
 		}
-		call.Completion.Done(call)
+		kept.Completion.Done(kept)
 	})
 }
 
@@ -228,7 +229,7 @@ func (r *Replica) stage(st *stripe, call *message.Call, b, acc record.Ballot, re
 	p.newest = b
 	p.writes++
 	c := r.commits.Get().(*commit)
-	c.call, c.p, c.hash, c.start = call, call.Partition, call.Hash, call.Request.Came
+	c.done, c.index, c.p, c.hash, c.start = call.Completion, call.Index, call.Partition, call.Hash, call.Request.Came
 	if c.start == 0 {
 		c.start = clock.Now()
 	}
@@ -259,9 +260,7 @@ func (r *Replica) park(st *stripe, p *pending, call *message.Call) {
 		call.Completion.Done(call)
 		return
 	}
-	call.Key = append([]byte(nil), call.Key...)
-	call.Request.Record = append([]byte(nil), call.Request.Record...)
-	p.waiting = append(p.waiting, call)
+	p.waiting = append(p.waiting, call.Keep())
 	st.mu.Unlock()
 }
 
@@ -288,6 +287,7 @@ func (r *Replica) configure(call *message.Call) {
 		call.Completion.Done(call) // already there or ahead, or the sender may come again
 		return
 	}
+	call = call.Keep()
 	fresh := r.newcomer(conf)
 	if fresh {
 		r.gate(p)

@@ -132,13 +132,12 @@ func call(r *rig, q message.Request) message.Reply {
 	q.Epoch, q.Hash = 1, ring.Hash(q.Key)
 	c := &message.Call{Request: q, Completion: done}
 	r.Send(c)
-	<-done
-	return c.Reply
+	return <-done
 }
 
-type answered chan struct{}
+type answered chan message.Reply
 
-func (a answered) Done(*message.Call) { a <- struct{}{} }
+func (a answered) Done(c *message.Call) { a <- c.Reply }
 
 func benchReplica(b *testing.B) (*Replica, *Fence) {
 	d := newDisk()
