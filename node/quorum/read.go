@@ -297,7 +297,7 @@ func (s *Session) readSlow(op *record.Op, hash uint64, deadline time.Time, buf [
 			w.release()
 		}
 		if settled {
-			return c.result(op, buf), buf
+			return c.result(op, buf, c.now()), buf
 		}
 		if res, ok := s.identity(op, hash, deadline); ok {
 			buf = append(buf[:0], res.Value...)
@@ -315,14 +315,17 @@ func (c *Coordinator) undecidedRead(why string) record.Result {
 	return record.Result{Status: record.Unavailable, Detail: why}
 }
 
-// result reads an encoded record, checked by the codec or the store, as the answer to a get; its value
+// now is the time that records expire by.
+func (c *Coordinator) now() uint32 { return uint32(c.opts.Wall().Unix()) }
+
+// result reads an encoded record, checked by the codec or the store, as the answer to a get at now; its value
 // aliases enc.
-func (c *Coordinator) result(op *record.Op, enc []byte) record.Result {
+func (c *Coordinator) result(op *record.Op, enc []byte, now uint32) record.Result {
 	if len(enc) == 0 {
 		return record.Result{Status: record.NotFound}
 	}
 	var rec record.Record
 	record.View(enc, &rec)
-	res, _ := op.Apply(&rec, 0, uint32(c.opts.Wall().Unix()), c.opts.MaxValue)
+	res, _ := op.Apply(&rec, 0, now, c.opts.MaxValue)
 	return res
 }

@@ -28,6 +28,7 @@ type Session struct {
 	ended    time.Duration // of the segment before, when all of it was decided
 	closer   []flight.Step // of the get that is looked at more closely
 	observed time.Duration // when the gets began whose latency was observed last
+	now      uint32        // when the segment's gets were answered, for expiry
 }
 
 // slot says what decides an operation of the segment: a read or a mutation.
@@ -181,6 +182,9 @@ func (s *Session) run(ops []record.Op, results []record.Result) {
 		s.observed = s.began
 		c.observeLatency(took)
 	}
+	if gets > 0 {
+		s.now = c.now()
+	}
 	for i := range ops {
 		s.collect(&ops[i], &s.slots[i], &results[i], deadline, took)
 	}
@@ -250,7 +254,7 @@ func (s *Session) collect(op *record.Op, sl *slot, res *record.Result, deadline 
 		}
 		switch state {
 		case agreed:
-			*res = s.c.result(op, enc)
+			*res = s.c.result(op, enc, s.now)
 		case differs:
 			var buf []byte
 			*res, buf = s.readSlow(op, sl.hash, deadline, nil, o.context)

@@ -50,7 +50,7 @@ func (r *Replica) unclean(p ring.Partition, c ring.Configuration) bool {
 func (r *Replica) gate(p ring.Partition) {
 	r.confMu.Lock()
 	r.cleans.running[p] = struct{}{}
-	r.serves[p].Store(0)
+	r.parts[p].serves.Store(0)
 	r.confMu.Unlock()
 	r.sweep()
 }

@@ -3,9 +3,11 @@ package replica
 import (
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"kai/node/clock"
 	"kai/node/message"
+	"kai/node/prefetch"
 	"kai/node/ring"
 )
 
@@ -22,6 +24,15 @@ type commit struct {
 	start  time.Duration
 	inPut  atomic.Bool // neither Put has returned nor the store answered
 	err    error
+}
+
+// Warm implements store.Warmer.
+func (c *commit) Warm() {
+	if t := c.r.parts[c.p].leaves.Load(); t != nil {
+		prefetch.Line(unsafe.Pointer(&t[message.Leaf(c.hash)]))
+	}
+	prefetch.Line(unsafe.Pointer(c.r.stripe(c.hash)))
+	prefetch.Line((*[2]unsafe.Pointer)(unsafe.Pointer(&c.done))[1])
 }
 
 // Committed implements the store's callback.
@@ -42,15 +53,8 @@ func (c *commit) finish() {
 	call.Reply = message.Reply{Status: message.OK, Timing: message.Timing{Store: micros(now - c.start)}, Came: now}
 	st := r.stripe(c.hash)
 	st.mu.Lock()
-	r.sums.ended(c.p, c.hash, c.change, c.lost || err != nil)
-	var waiting []*message.Call
-	p := st.pending[c.hash]
-	if p.writes--; p.writes == 0 {
-		waiting = p.waiting
-		delete(st.pending, c.hash)
-		*p = pending{}
-		st.spare = p
-	}
+	r.leaves(c.p)[message.Leaf(c.hash)].ended(c.change, c.lost || err != nil)
+	waiting := st.ended(c.hash)
 	st.mu.Unlock()
 	c.done, c.err = nil, nil
 	r.commits.Put(c)

@@ -24,14 +24,12 @@ type purges struct {
 	// fences has, by partition, the ballot up to which dead records may have been purged: nothing at or
 	// below it is accepted, and a key that is not there counts as one whose lineage was cut off there.
 	fences []atomic.Pointer[record.Ballot]
-	// mortals has, by partition, a number that changes when a record is written that is dead, or that expires.
-	mortals []atomic.Uint32
 	// raising is a lock that whoever waits for the disk may hold.
 	raising chan struct{}
 }
 
 func newPurges(partitions int) purges {
-	return purges{fences: make([]atomic.Pointer[record.Ballot], partitions), mortals: make([]atomic.Uint32, partitions), raising: make(chan struct{}, 1)}
+	return purges{fences: make([]atomic.Pointer[record.Ballot], partitions), raising: make(chan struct{}, 1)}
 }
 
 // PurgeFenceName is the Journal name of a partition's purge fence.
@@ -155,7 +153,7 @@ func (r *Replica) purgeOne(call *message.Call, w *purging, key []byte, b, fence 
 	enc, _, _ := r.opts.Storage.Get(nil, p, hash, key)
 	st := r.stripe(hash)
 	st.mu.Lock()
-	if s := r.serve(p, call.Epoch, len(key)); s != message.OK || st.pending[hash] != nil {
+	if s := r.serve(p, call.Epoch, len(key)); s != message.OK || st.pending(hash) != nil {
 		st.mu.Unlock()
 		return 0
 	}
@@ -205,7 +203,7 @@ func (w *purging) Done(call *message.Call) {
 }
 
 // Mortals changes when a record of p is written that is dead, or expires some day.
-func (r *Replica) Mortals(p ring.Partition) uint32 { return r.purges.mortals[p].Load() }
+func (r *Replica) Mortals(p ring.Partition) uint32 { return r.parts[p].mortals.Load() }
 
 // Dead lists records of p behind the key after that have been dead for age, at most limit of them, for a
 // Purge. It reads the disk.

@@ -51,7 +51,7 @@ type Options struct {
 	// EncodeConfiguration is how a configuration is kept in the Journal, under ConfigurationName.
 	EncodeConfiguration func(ring.Configuration) []byte
 	Partitions          int
-	// PromiseSlots is the size of a partition's table of promises, a power of two ≥ 256.
+	// PromiseSlots is the size of a partition's table of promises: 256, 512 or 1,024.
 	// Keys that share a slot share promises: safe, and costs a round trip now and then.
 	PromiseSlots int
 	// Refused tells which store errors mean that certainly nothing was done.
@@ -73,13 +73,11 @@ const (
 	RuleClean
 )
 
-const stripes = 256
-
 // Replica answers the register's messages for one node. Safe for concurrent use.
 type Replica struct {
+	stripes   [stripes]stripe // first, for its cache lines
 	opts      Options
-	promises  []atomic.Pointer[[]record.Ballot] // by partition; entries guarded by the slot's stripe
-	stripes   [stripes]stripe
+	parts     []part
 	voting    atomic.Bool
 	sealed    atomic.Bool
 	commits   sync.Pool // of *commit
@@ -88,17 +86,24 @@ type Replica struct {
 	disk      diskQueue
 	warmer    warmer // Storage, if it is one
 	transfers transfers
-	sums      sums
+	scanning  sync.Mutex // held by whoever scans a partition to learn the sums that an earlier life wrote
 	purges    purges
 	cleans    cleans
-	// floors has, by partition, a promise for all keys: see floor.
-	floors []atomic.Pointer[record.Ballot]
 
 	confMu   sync.Mutex
 	adopting map[ring.Partition]struct{} // their next configuration is on its way to the disk
-	// serves has, by partition, the epoch of its configuration if this node is a replica by it, or 0
-	// for "look closer": what every message asks, in one word. Written under confMu.
-	serves []atomic.Uint32
+}
+
+// part is what every message to a partition asks.
+type part struct {
+	leaves atomic.Pointer[leaves]
+	// floor is a promise for all keys: see Replica.floor.
+	floor atomic.Pointer[record.Ballot]
+	// serves is the epoch of the partition's configuration if this node is a replica by it, or 0 for "look closer". Written
+	// under confMu.
+	serves atomic.Uint32
+	// mortals changes when a record is written that is dead, or that expires.
+	mortals atomic.Uint32
 }
 
 // Counters count what the replica answered, since start.
@@ -106,30 +111,13 @@ type Counters struct {
 	Reads, Prepares, Accepts, Nacks, ClockRejects, WrongEpochs, Corrupt, DiskReads atomic.Uint64
 }
 
-// stripe guards the keys whose hash has its number as low byte: their promises and the writes that
-// the store has not yet made durable.
-type stripe struct {
-	mu      sync.Mutex
-	pending map[uint64]*pending
-	spare   *pending // for the next key, or nil
-}
-
-// pending is a key with writes staged and not yet durable. Keys with equal hashes share it, which
-// only makes them wait for each other.
-type pending struct {
-	newest  record.Ballot
-	writes  int
-	waiting []*message.Call
-}
-
 // New makes a replica that votes.
 func New(opts Options) *Replica {
-	r := &Replica{opts: opts, promises: make([]atomic.Pointer[[]record.Ballot], opts.Partitions),
-		adopting: map[ring.Partition]struct{}{}, serves: make([]atomic.Uint32, opts.Partitions), transfers: newTransfers(opts.Partitions),
-		sums: sums{tables: make([]atomic.Pointer[leaves], opts.Partitions)}, purges: newPurges(opts.Partitions), cleans: newCleans(opts.Partitions), floors: make([]atomic.Pointer[record.Ballot], opts.Partitions)}
-	for i := range r.stripes {
-		r.stripes[i].pending = map[uint64]*pending{}
+	if n := opts.PromiseSlots / message.Leaves; n != 1 && n != 2 && n != leafSlots {
+		panic("replica: PromiseSlots")
 	}
+	r := &Replica{opts: opts, parts: make([]part, opts.Partitions), adopting: map[ring.Partition]struct{}{},
+		transfers: newTransfers(opts.Partitions), purges: newPurges(opts.Partitions), cleans: newCleans(opts.Partitions)}
 	r.warmer, _ = opts.Storage.(warmer)
 	r.commits.New = func() any { return &commit{r: r} }
 	r.answers.New = func() any { return new(message.Call) }
@@ -216,7 +204,7 @@ func (r *Replica) admit(call *message.Call) bool {
 		switch {
 		case !r.voting.Load():
 			call.Reply.Status = message.NotVoting
-		case int(call.Partition) >= len(r.promises):
+		case int(call.Partition) >= len(r.parts):
 			call.Reply.Status = message.Invalid
 		}
 		return call.Reply.Status == message.OK
@@ -241,10 +229,10 @@ func (r *Replica) serve(p ring.Partition, epoch uint32, key int) message.Status 
 	if !r.voting.Load() {
 		return message.NotVoting
 	}
-	if int(p) >= len(r.promises) || key > record.MaxInternalKey {
+	if int(p) >= len(r.parts) || key > record.MaxInternalKey {
 		return message.Invalid
 	}
-	if epoch != 0 && epoch == r.serves[p].Load() {
+	if epoch != 0 && epoch == r.parts[p].serves.Load() {
 		return message.OK
 	}
 	r.confMu.Lock()
@@ -257,7 +245,7 @@ func (r *Replica) serve(p ring.Partition, epoch uint32, key int) message.Status 
 		r.cleans.running[p] = struct{}{}
 		go r.cleanLate(p, conf)
 	case conf.Has(r.opts.Self):
-		r.serves[p].Store(conf.Epoch)
+		r.parts[p].serves.Store(conf.Epoch)
 	}
 	r.confMu.Unlock()
 	if running {
@@ -386,7 +374,7 @@ func (r *Replica) answer(dst []byte, it *message.Item, patient bool) (answers []
 	at := len(dst)
 	dst = message.BeginAnswer(dst)
 	hash := ring.Hash(it.Key)
-	p := ring.PartitionOf(hash, len(r.promises))
+	p := ring.PartitionOf(hash, len(r.parts))
 	if s := r.serve(p, it.Epoch, len(it.Key)); s != message.OK {
 		return message.EndAnswer(dst, at, s, record.Ballot{}), true
 	}

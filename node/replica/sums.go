@@ -2,60 +2,65 @@ package replica
 
 import (
 	"encoding/binary"
-	"sync"
-	"sync/atomic"
 
 	"kai/node/message"
 	"kai/node/record"
 	"kai/node/ring"
 )
 
-// sums has, by partition, the sum of each leaf of its records, kept with each write: what is told to a
-// replica that compares (anti-entropy), at no more than the price of a copy. A table is made when its partition
-// is first written to or compared, 4 KiB each.
-type sums struct {
-	tables []atomic.Pointer[leaves]
-	// scanning is held by whoever scans a partition to learn the sums that an earlier life wrote.
-	scanning sync.Mutex
-}
-
 // leaves are a partition's; each is guarded by the stripe with its number, since a leaf is the keys of one
-// stripe. So a write pays for them with an addition, under a lock that it holds anyway.
+// stripe. A table is made when its partition is first written to, promised or compared, 16 KiB each.
 type leaves [message.Leaves]leaf
 
+// leaf is what a replica remembers of the keys of one leaf, in a cache line: a write comes from memory
+// with all of it at once.
 type leaf struct {
-	// sum, if known, is that of all records of the leaf that are durable here.
-	sum   uint64
-	known bool
-	// touched: since the scan under way began, a write was under way.
-	touched bool
+	// sum, if known, is that of all records of the leaf that are durable here. It is kept with each write, by an
+	// addition under a lock that is held anyway: so that it can be told to a replica that compares
+	// (anti-entropy) at no more than the price of a copy.
+	sum uint64
+	// Promises, by slot, in two pieces, so that they fit.
+	stamps [leafSlots]record.Stamp
+	epochs [leafSlots]uint32
 	// writes that are staged and not yet visible, or visible and not yet counted.
 	writes uint32
+	known  bool
+	// touched: since the scan under way began, a write was under way.
+	touched bool
 }
 
-func (s *sums) of(p ring.Partition) *leaves {
-	t := s.tables[p].Load()
+// leafSlots is how many promises a leaf has at most. Keys that share one share promises.
+const leafSlots = 4
+
+// promised is what was promised in slot i.
+func (l *leaf) promised(i int) record.Ballot {
+	return record.Ballot{Epoch: l.epochs[i], Stamp: l.stamps[i]}
+}
+
+// promise raises what is promised in slot i to b.
+func (l *leaf) promise(i int, b record.Ballot) {
+	if l.promised(i).Less(b) {
+		l.epochs[i], l.stamps[i] = b.Epoch, b.Stamp
+	}
+}
+
+// leaves returns those of p.
+func (r *Replica) leaves(p ring.Partition) *leaves {
+	at := &r.parts[p].leaves
+	t := at.Load()
 	if t == nil {
 		fresh := new(leaves)
-		if !s.tables[p].CompareAndSwap(nil, fresh) {
-			return s.tables[p].Load()
+		if !at.CompareAndSwap(nil, fresh) {
+			return at.Load()
 		}
 		t = fresh
 	}
 	return t
 }
 
-// staged notes that a write of a leaf is on its way. The stripe is locked.
-func (s *sums) staged(p ring.Partition, hash uint64) {
-	l := &s.of(p)[message.Leaf(hash)]
-	l.writes++
-	l.touched = true
-}
-
 // ended notes that a write has changed the leaf's sum by change, or, lost, that nobody knows by how
 // much. The stripe is locked.
-func (s *sums) ended(p ring.Partition, hash, change uint64, lost bool) {
-	l := &s.of(p)[message.Leaf(hash)]
+func (l *leaf) ended(change uint64, lost bool) {
 	l.writes--
 	l.sum += change
 	if lost {
@@ -104,7 +109,7 @@ func (r *Replica) sumsOf(call *message.Call, patient bool) {
 
 // sumsOfNothing notes that p, to which nobody can write now, holds nothing.
 func (r *Replica) sumsOfNothing(p ring.Partition) {
-	t := r.sums.of(p)
+	t := r.leaves(p)
 	for i := range t {
 		st := &r.stripes[i]
 		st.mu.Lock()
@@ -117,7 +122,7 @@ func (r *Replica) sumsOfNothing(p ring.Partition) {
 
 // knownSums are the sums of a partition, if all are known.
 func (r *Replica) knownSums(p ring.Partition) (all [message.Leaves]uint64, known bool) {
-	t := r.sums.of(p)
+	t := r.leaves(p)
 	for i := range t {
 		st := &r.stripes[i]
 		st.mu.Lock()
@@ -133,9 +138,9 @@ func (r *Replica) knownSums(p ring.Partition) (all [message.Leaves]uint64, known
 // scanSums reads a partition, and keeps the sums of the leaves that nobody wrote to meanwhile. Those of the
 // others are as the scan found them; the next one may have more luck.
 func (r *Replica) scanSums(p ring.Partition) (all [message.Leaves]uint64, err error) {
-	r.sums.scanning.Lock()
-	defer r.sums.scanning.Unlock()
-	t := r.sums.of(p)
+	r.scanning.Lock()
+	defer r.scanning.Unlock()
+	t := r.leaves(p)
 	for i := range t {
 		st := &r.stripes[i]
 		st.mu.Lock()

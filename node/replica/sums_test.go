@@ -144,7 +144,7 @@ func TestSumsAmongWriters(t *testing.T) {
 	close(stop)
 	committer.Wait()
 	// Leaves that are known now are right; one scan in peace makes all known.
-	want, t0 := d.scanned(), r.sums.of(0)
+	want, t0 := d.scanned(), r.leaves(0)
 	for i := range t0 {
 		if t0[i].known && t0[i].sum != want[i] {
 			t.Errorf("leaf %d is wrong", i)

@@ -259,8 +259,7 @@ func (r *Replica) Learn(call *message.Call) {
 	case !r.opts.Fence.Staged(b.Stamp.Ticks()):
 		call.Reply.Status = message.Busy
 	default:
-		slot, _ := r.promised(call.Partition, call.Hash, call.Epoch)
-		r.take(st, call, slot, b, b, acc, readable)
+		r.take(st, call, b, b, acc, readable)
 		return
 	}
 	st.mu.Unlock()

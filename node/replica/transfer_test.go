@@ -100,7 +100,7 @@ func TestTransferIsForMovesOnly(t *testing.T) {
 		"itself new":   {ring.Configuration{Epoch: 2, Members: []ring.NodeID{"other"}, Next: []ring.NodeID{self}}, 2, message.NotReplica},
 	} {
 		r.table.conf = c.conf
-		r.serves[0].Store(0)
+		r.parts[0].serves.Store(0)
 		r.cleans.done[0].Store(c.epoch)
 		if a := r.transfer(c.epoch, ""); a.Reply.Status != c.want {
 			t.Errorf("%s: %s, want %s", name, a.Reply.Status, c.want)
@@ -116,7 +116,7 @@ func TestTransferWaitsForWritesOfTheOldEpoch(t *testing.T) {
 	d.hold = true
 	w := r.accept(ballot(3), record.Ballot{}, "v")
 	r.table.conf = joint // as if adopted just now
-	r.serves[0].Store(0)
+	r.parts[0].serves.Store(0)
 	a := r.transfer(2, "")
 	for len(stagedNames(d)) < 2 { // the write and the mark behind it
 	}

@@ -16,27 +16,24 @@ func isCorrupt(err error) bool { return errors.Is(err, record.ErrCorrupt) }
 // ConfigurationName is the Journal name of a partition's configuration.
 func ConfigurationName(p ring.Partition) string { return fmt.Sprintf("configuration/%d", p) }
 
-// promised returns the slot of the table that holds hash's promise, and the promise in force: never
-// below the partition's floor.
-func (r *Replica) promised(p ring.Partition, hash uint64, epoch uint32) (*record.Ballot, record.Ballot) {
-	table := r.promises[p].Load()
-	if table == nil {
-		fresh := make([]record.Ballot, r.opts.PromiseSlots)
-		if !r.promises[p].CompareAndSwap(nil, &fresh) {
-			table = r.promises[p].Load()
-		} else {
-			table = &fresh
-		}
+// promised is the promise in force for hash: never below the partition's floor.
+func (r *Replica) promised(p ring.Partition, hash uint64, epoch uint32) record.Ballot {
+	b, floor := r.leaves(p)[message.Leaf(hash)].promised(r.slot(hash)), r.floor(p, epoch)
+	if b.Less(floor) {
+		return floor
 	}
-	slot := &(*table)[hash&uint64(r.opts.PromiseSlots-1)]
-	floor := r.floor(p, epoch)
-	if slot.Less(floor) {
-		return slot, floor
-	}
-	return slot, *slot
+	return b
 }
 
-func (r *Replica) stripe(hash uint64) *stripe { return &r.stripes[hash%stripes] }
+// promise raises the promise for hash to b.
+func (r *Replica) promise(p ring.Partition, hash uint64, b record.Ballot) {
+	r.leaves(p)[message.Leaf(hash)].promise(r.slot(hash), b)
+}
+
+// slot is the place of hash among the promises of its leaf.
+func (r *Replica) slot(hash uint64) int {
+	return int(hash / message.Leaves % uint64(r.opts.PromiseSlots/message.Leaves))
+}
 
 // tooFarAhead guards the hybrid time: a ballot from a clock that runs away is not followed.
 func (r *Replica) tooFarAhead(b record.Ballot) bool {
@@ -54,11 +51,11 @@ func (r *Replica) prepare(call *message.Call, patient bool) {
 	}
 	st := r.stripe(call.Hash)
 	st.mu.Lock()
-	if p := st.pending[call.Hash]; p != nil {
+	if p := st.pending(call.Hash); p != nil {
 		r.park(st, p, call)
 		return
 	}
-	slot, promised := r.promised(call.Partition, call.Hash, call.Epoch)
+	promised := r.promised(call.Partition, call.Hash, call.Epoch)
 	if call.Request.Ballot.Less(promised) {
 		r.nack(call, promised)
 		st.mu.Unlock()
@@ -90,7 +87,7 @@ func (r *Replica) prepare(call *message.Call, patient bool) {
 	} else if enc = r.unborn(enc, call.Partition, call.Key); enc != nil {
 		call.Reply.Record, call.Room = enc, enc
 	}
-	*slot = call.Request.Ballot
+	r.promise(call.Partition, call.Hash, call.Request.Ballot)
 	st.mu.Unlock()
 	r.whenCovered(call, call.Request.Ballot)
 }
@@ -121,12 +118,12 @@ func (r *Replica) accept(call *message.Call, patient bool) {
 	st := r.stripe(call.Hash)
 	st.mu.Lock()
 	// Again, now that the stripe is held: see settle.
-	if (call.Epoch != r.serves[call.Partition].Load() || r.sealed.Load()) && !r.admit(call) {
+	if (call.Epoch != r.parts[call.Partition].serves.Load() || r.sealed.Load()) && !r.admit(call) {
 		st.mu.Unlock()
 		call.Completion.Done(call)
 		return
 	}
-	slot, promised := r.promised(call.Partition, call.Hash, call.Epoch)
+	promised := r.promised(call.Partition, call.Hash, call.Epoch)
 	acc, readable, known := r.accepted(st, call, patient)
 	if !known {
 		st.mu.Unlock()
@@ -135,13 +132,11 @@ func (r *Replica) accept(call *message.Call, patient bool) {
 	}
 	switch {
 	case readable && acc == b: // a duplicate: what it asks for is here, or on its way
-		if p := st.pending[call.Hash]; p != nil {
+		if p := st.pending(call.Hash); p != nil {
 			r.park(st, p, call)
 			return
 		}
-		if slot.Less(top) {
-			*slot = top
-		}
+		r.promise(call.Partition, call.Hash, top)
 		if !r.opts.Fence.Staged(top.Stamp.Ticks()) {
 			call.Reply.Status = message.Busy
 		}
@@ -155,7 +150,7 @@ func (r *Replica) accept(call *message.Call, patient bool) {
 	case !r.opts.Fence.Staged(top.Stamp.Ticks()):
 		call.Reply.Status = message.Busy
 	default:
-		r.take(st, call, slot, top, b, acc, readable)
+		r.take(st, call, top, b, acc, readable)
 		return
 	}
 	st.mu.Unlock()
@@ -164,12 +159,10 @@ func (r *Replica) accept(call *message.Call, patient bool) {
 
 // take stages the record of call at ballot b in the place of the one at acc, and raises the promise to
 // top, which is never below what is accepted. st is locked, and let go of.
-func (r *Replica) take(st *stripe, call *message.Call, slot *record.Ballot, top, b, acc record.Ballot, readable bool) {
-	if slot.Less(top) {
-		*slot = top
-	}
+func (r *Replica) take(st *stripe, call *message.Call, top, b, acc record.Ballot, readable bool) {
+	r.promise(call.Partition, call.Hash, top)
 	if dead, expires := record.Dead(call.Request.Record, 0); dead || expires != 0 {
-		r.purges.mortals[call.Partition].Add(1)
+		r.parts[call.Partition].mortals.Add(1)
 	}
 	answered := r.stage(st, call, b, acc, readable)
 	st.mu.Unlock()
@@ -198,7 +191,7 @@ func (r *Replica) whenCovered(call *message.Call, top record.Ballot) {
 // is not below the promise may still replace it, since nothing accepted is ever above what was
 // promised.
 func (r *Replica) accepted(st *stripe, call *message.Call, patient bool) (b record.Ballot, readable, known bool) {
-	if p := st.pending[call.Hash]; p != nil {
+	if p := st.pending(call.Hash); p != nil {
 		return p.newest, true, true
 	}
 	if b, _, known = r.opts.Storage.PeekBallot(call.Partition, call.Hash, call.Key); known || !patient {
@@ -218,23 +211,16 @@ func (r *Replica) accepted(st *stripe, call *message.Call, patient bool) (b reco
 // the order of their ballots. It returns the commit if the store answered before Put returned; the
 // caller finishes it once st is unlocked.
 func (r *Replica) stage(st *stripe, call *message.Call, b, acc record.Ballot, readable bool) *commit {
-	p := st.pending[call.Hash]
-	if p == nil {
-		if p = st.spare; p == nil {
-			p = &pending{}
-		}
-		st.spare = nil
-		st.pending[call.Hash] = p
-	}
-	p.newest = b
-	p.writes++
+	st.staged(call.Hash, b)
 	c := r.commits.Get().(*commit)
 	c.done, c.index, c.p, c.hash, c.start = call.Completion, call.Index, call.Partition, call.Hash, call.Request.Came
 	if c.start == 0 {
 		c.start = clock.Now()
 	}
 	c.change, c.lost = message.Term(call.Hash, b)-message.Term(call.Hash, acc), !readable
-	r.sums.staged(c.p, c.hash)
+	l := &r.leaves(c.p)[message.Leaf(c.hash)]
+	l.writes++
+	l.touched = true
 	c.inPut.Store(true)
 	if b.IsZero() {
 		r.opts.Storage.(Purger).Purge(call.Partition, call.Hash, call.Key, c)
@@ -247,21 +233,14 @@ func (r *Replica) stage(st *stripe, call *message.Call, b, acc record.Ballot, re
 	return c
 }
 
-// maxParked bounds the calls that wait for one key's staged writes; each keeps a copy of its record.
-const maxParked = 1024
-
-// park parks call until the key's staged writes are durable: a promise must tell the state that
-// will be found on disk, and a duplicate may be acknowledged only with the original. When too many
-// wait already, call is answered Busy. st is locked, and let go of.
+// park has call wait for the key's staged writes, or answers it Busy when too many wait. st is locked, and let go of.
 func (r *Replica) park(st *stripe, p *pending, call *message.Call) {
-	if len(p.waiting) >= maxParked {
-		st.mu.Unlock()
+	parked := p.park(call)
+	st.mu.Unlock()
+	if !parked {
 		call.Reply.Status = message.Busy
 		call.Completion.Done(call)
-		return
 	}
-	p.waiting = append(p.waiting, call.Keep())
-	st.mu.Unlock()
 }
 
 // configure adopts a newer configuration: on disk first, then in memory. One at a time for each
@@ -308,7 +287,7 @@ func (r *Replica) follow(call *message.Call, p ring.Partition, conf ring.Configu
 		r.refuse(call, err)
 	} else {
 		r.opts.Configurations.Adopt(p, conf)
-		r.serves[p].Store(0)
+		r.parts[p].serves.Store(0)
 	}
 	if gated {
 		delete(r.cleans.running, p)

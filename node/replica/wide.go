@@ -9,8 +9,8 @@ import (
 // raiseFloor has nothing below b promised or accepted for any key of p from now on.
 func (r *Replica) raiseFloor(p ring.Partition, b record.Ballot) {
 	for {
-		old := r.floors[p].Load()
-		if old != nil && !old.Less(b) || r.floors[p].CompareAndSwap(old, &b) {
+		old := r.parts[p].floor.Load()
+		if old != nil && !old.Less(b) || r.parts[p].floor.CompareAndSwap(old, &b) {
 			return
 		}
 	}
@@ -22,7 +22,7 @@ func (r *Replica) floor(p ring.Partition, epoch uint32) (floor record.Ballot) {
 	if boot := r.opts.Fence.Boot(); boot != 0 {
 		floor = record.Ballot{Epoch: epoch, Stamp: record.NewStamp(boot, ^uint16(0))}
 	}
-	if f := r.floors[p].Load(); f != nil && floor.Less(*f) {
+	if f := r.parts[p].floor.Load(); f != nil && floor.Less(*f) {
 		floor = *f
 	}
 	return floor
@@ -60,7 +60,7 @@ func (r *Replica) prepareAll(call *message.Call, patient bool) {
 // whenAll answers a PrepareAll once the promise is durable.
 func (r *Replica) whenAll(call *message.Call, b record.Ballot) {
 	items := message.BeginPromised(call.Room[:0])
-	t := r.sums.of(call.Partition)
+	t := r.leaves(call.Partition)
 	for i := range t {
 		st := &r.stripes[i]
 		st.mu.Lock()
@@ -77,7 +77,7 @@ func (r *Replica) scanOnce(p ring.Partition) error {
 	if _, ok := r.opts.Storage.(Scanner); !ok {
 		return nil
 	}
-	t, known := r.sums.of(p), 0
+	t, known := r.leaves(p), 0
 	for i := range t {
 		st := &r.stripes[i]
 		st.mu.Lock()

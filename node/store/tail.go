@@ -44,6 +44,7 @@ type run struct {
 type item struct {
 	done interface{ Committed(error) }
 	ref  ref
+	hash uint64
 }
 
 func (t *tail) init(s *Store) {
@@ -65,7 +66,7 @@ func (t *tail) append(e *entry, done interface{ Committed(error) }) (first bool,
 	}
 	r := t.place(e, n)
 	b := t.batch
-	b.items = append(b.items, item{done, r})
+	b.items = append(b.items, item{done, r, e.hash})
 	b.bytes += int64(n)
 	switch e.kind {
 	case kindMeta:
