@@ -82,10 +82,10 @@ type Options struct {
 // Coordinator runs operations for the sessions of one node and for forwarded mutations. Safe for
 // concurrent use; it starts goroutines only for the time of a mutation.
 type Coordinator struct {
+	lanes    lanes // first, for its cache lines
 	opts     Options
 	slot     atomic.Uint32
 	routes   atomic.Pointer[Routes]
-	lanes    lanes
 	sticky   sticky
 	wides    wides
 	rounds   sync.Pool // of *round

@@ -54,11 +54,11 @@ func (c *Coordinator) tryExpress(l *lane, m *mutation, s *Session) bool {
 	c.counters.StickyRounds.Add(1)
 	c.counters.Rounds.Add(1)
 	l.next.Ballot = b
-	l.enc = record.Append(l.enc[:0], l.keyBytes, &l.next)
+	l.enc = record.Append(l.enc[:0], l.key, &l.next)
 	timeout := max(min(m.deadline.Sub(clock.Time(m.began)), c.opts.Timeout/4), time.Millisecond) // it began just now
 	r := c.rounds.Get().(*round)
 	r.reset(l.p, g, writeQuorum, message.Accept, m.began)
-	r.keep(l.keyBytes)
+	r.keep(l.key)
 	if m.context.Sampled() {
 		r.context = m.context
 	}
@@ -74,7 +74,7 @@ func (r *round) proposeAll(timeout time.Duration, s *Session) {
 	g, x := r.g, &r.express
 	call := r.c.call()
 	call.Request = message.Request{Kind: message.Accept, Partition: r.p, Epoch: g.conf.Epoch, Hash: x.l.hash,
-		Key: x.l.keyBytes, Record: x.l.enc, Next: x.next, Timeout: timeout, Came: r.began}
+		Key: x.l.key, Record: x.l.enc, Next: x.next, Timeout: timeout, Came: r.began}
 	for i, m := range g.members {
 		if i != g.self {
 			r.ask(call, i)
@@ -135,7 +135,7 @@ func (r *round) arrive() {
 
 // requeue puts m before what waits in l.
 func (c *Coordinator) requeue(l *lane, m *mutation) {
-	s := &c.lanes.shards[l.hash%laneShards]
+	s := c.lanes.shard(l.hash)
 	s.mu.Lock()
 	l.waiting = slices.Insert(l.waiting, 0, m)
 	s.mu.Unlock()
@@ -143,14 +143,14 @@ func (c *Coordinator) requeue(l *lane, m *mutation) {
 
 // goOn closes l if nothing waits in it, or hands it to a worker.
 func (c *Coordinator) goOn(l *lane) {
-	s := &c.lanes.shards[l.hash%laneShards]
+	s := c.lanes.shard(l.hash)
 	s.mu.Lock()
 	if len(l.waiting) > 0 {
 		s.mu.Unlock()
 		c.work(l)
 		return
 	}
-	delete(s.m, l.key)
+	s.close(l)
 	s.mu.Unlock()
 	l.recycle()
 	c.lanes.free.Put(l)

@@ -1,6 +1,7 @@
 package quorum
 
 import (
+	"bytes"
 	"sync"
 	"time"
 
@@ -41,7 +42,6 @@ type mutated interface{ mutated(*mutation) }
 // lane is the mutations of one key at this coordinator: one round at a time, and those who wait
 // share the next one. Concurrent rounds of one coordinator would only outbid each other.
 type lane struct {
-	key     string
 	hash    uint64
 	p       ring.Partition
 	waiting []*mutation
@@ -49,12 +49,12 @@ type lane struct {
 	state   record.Record
 	next    record.Record
 	enc     []byte
+	key     []byte
 	// What follows only saves allocations.
-	keyBytes []byte
-	local    localRead
-	batch    []*mutation
-	res      []record.Result
-	did      []bool
+	local localRead
+	batch []*mutation
+	res   []record.Result
+	did   []bool
 }
 
 const (
@@ -66,18 +66,58 @@ const (
 )
 
 type lanes struct {
-	shards [laneShards]struct {
-		mu sync.Mutex
-		m  map[string]*lane
-	}
-	free sync.Pool
-	idle chan *lane // unbuffered: taken by workers without one
+	shards [laneShards]laneShard // first, for its cache lines
+	free   sync.Pool
+	idle   chan *lane // unbuffered: taken by workers without one
 }
 
-func (l *lanes) init() {
-	for i := range l.shards {
-		l.shards[i].m = map[string]*lane{}
+// laneShard is a cache line, with room for the few lanes that it has at a time, by hash; the others are in a map, by key.
+type laneShard struct {
+	mu     sync.Mutex
+	more   map[string]*lane
+	hashes [3]uint64
+	lanes  [3]*lane
+}
+
+func (s *laneShard) find(hash uint64, key []byte) *lane {
+	for i, h := range s.hashes {
+		if l := s.lanes[i]; h == hash && l != nil && bytes.Equal(l.key, key) {
+			return l
+		}
 	}
+	if len(s.more) == 0 {
+		return nil
+	}
+	return s.more[string(key)]
+}
+
+func (s *laneShard) open(l *lane) {
+	for i := range s.lanes {
+		if s.lanes[i] == nil {
+			s.hashes[i], s.lanes[i] = l.hash, l
+			return
+		}
+	}
+	if s.more == nil {
+		s.more = map[string]*lane{}
+	}
+	s.more[string(l.key)] = l
+}
+
+func (s *laneShard) close(l *lane) {
+	for i := range s.lanes {
+		if s.lanes[i] == l {
+			s.lanes[i] = nil
+			return
+		}
+	}
+	delete(s.more, string(l.key))
+}
+
+// shard is where the lanes of hash are.
+func (l *lanes) shard(hash uint64) *laneShard { return &l.shards[hash%laneShards] }
+
+func (l *lanes) init() {
 	l.free.New = func() any { return new(lane) }
 	l.idle = make(chan *lane)
 }
@@ -85,9 +125,9 @@ func (l *lanes) init() {
 // submit hands m to the lane of its key; m.done hears of it. With inline, a lane that has to be
 // opened runs on this goroutine until m is decided. from, if any, flushes the links afterwards. The first mutation of a lane has its key.
 func (c *Coordinator) submit(p ring.Partition, m *mutation, inline bool, from *Session) {
-	s := &c.lanes.shards[m.hash%laneShards]
+	s := c.lanes.shard(m.hash)
 	s.mu.Lock()
-	if l := s.m[string(m.op.Key)]; l != nil {
+	if l := s.find(m.hash, m.op.Key); l != nil {
 		if len(l.waiting) < maxLane {
 			l.waiting = append(l.waiting, m)
 			s.mu.Unlock()
@@ -98,11 +138,10 @@ func (c *Coordinator) submit(p ring.Partition, m *mutation, inline bool, from *S
 		return
 	}
 	l := c.lanes.free.Get().(*lane)
-	l.key, l.hash, l.p = string(m.op.Key), m.hash, p
-	l.keyBytes = append(l.keyBytes[:0], m.op.Key...)
+	l.key, l.hash, l.p = append(l.key[:0], m.op.Key...), m.hash, p
 	l.seed = c.opts.Seed ^ m.hash
 	l.waiting = l.waiting[:0]
-	s.m[l.key] = l
+	s.open(l)
 	s.mu.Unlock()
 	if c.tryExpress(l, m, from) {
 		return
@@ -145,11 +184,11 @@ func (c *Coordinator) worker(l *lane) {
 // runLane decides what waits in the lane until nothing does. When own is decided and others wait,
 // another goroutine goes on.
 func (c *Coordinator) runLane(l *lane, own *mutation) {
-	s := &c.lanes.shards[l.hash%laneShards]
+	s := c.lanes.shard(l.hash)
 	for {
 		s.mu.Lock()
 		if len(l.waiting) == 0 {
-			delete(s.m, l.key)
+			s.close(l)
 			s.mu.Unlock()
 			l.recycle()
 			c.lanes.free.Put(l)

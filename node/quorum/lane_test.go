@@ -6,6 +6,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"kai/node/message"
 	"kai/node/record"
@@ -163,7 +164,7 @@ func TestLanesEnd(t *testing.T) {
 			for i := range nd.lanes.shards {
 				s := &nd.lanes.shards[i]
 				s.mu.Lock()
-				if n := len(s.m); n != 0 {
+				if n := len(s.more); n != 0 || s.lanes != [3]*lane{} {
 					t.Errorf("%d lanes left", n)
 				}
 				s.mu.Unlock()
@@ -253,4 +254,31 @@ func TestConcurrentCounting(t *testing.T) {
 	}
 	wg.Wait()
 	r.want("get", r.do(0, get()), record.Found, fmt.Sprint(clients*each))
+}
+
+// A shard finds its lanes, however many it has, and whatever their hashes.
+func TestLaneShard(t *testing.T) {
+	if n := unsafe.Sizeof(laneShard{}); n != 64 {
+		t.Errorf("a shard has %d bytes", n)
+	}
+	var s laneShard
+	all := make([]*lane, 10)
+	for round := range 3 {
+		for i := range all {
+			all[i] = &lane{hash: uint64(i % 2), key: fmt.Append(nil, "key", i)}
+			if l := s.find(all[i].hash, all[i].key); l != nil {
+				t.Fatalf("round %d: lane %d is there", round, i)
+			}
+			s.open(all[i])
+		}
+		for i := range all {
+			l := all[(i*7+round)%len(all)]
+			if s.find(l.hash, l.key) != l {
+				t.Fatalf("round %d: %s is lost", round, l.key)
+			}
+			if s.close(l); s.find(l.hash, l.key) != nil {
+				t.Fatalf("round %d: %s is kept", round, l.key)
+			}
+		}
+	}
 }

@@ -143,7 +143,7 @@ func (c *Coordinator) prepare(l *lane, g *Group, batch []*mutation) (b record.Ba
 		return b, false, whyStamp
 	}
 	b = record.Ballot{Epoch: g.conf.Epoch, Stamp: stamp}
-	req := message.Request{Kind: message.Prepare, Hash: l.hash, Key: l.keyBytes, Ballot: b}
+	req := message.Request{Kind: message.Prepare, Hash: l.hash, Key: l.key, Ballot: b}
 	if !c.has(RulePrepare) {
 		req.Kind = message.Read
 	}
@@ -164,7 +164,7 @@ func (c *Coordinator) prepare(l *lane, g *Group, batch []*mutation) (b record.Ba
 	l.state = record.Record{Recent: l.state.Recent[:0]}
 	if len(r.state) > 0 {
 		l.enc = append(l.enc[:0], r.state...)
-		if record.Decode(l.keyBytes, l.enc, &l.state) != nil {
+		if record.Decode(l.key, l.enc, &l.state) != nil {
 			return b, false, whyCorrupt
 		}
 		// What l.state aliases must outlive the encoding of the next state.
@@ -255,8 +255,8 @@ func (c *Coordinator) propose(l *lane, g *Group, batch []*mutation, f fold, b re
 	}
 	next := record.Ballot{Epoch: g.conf.Epoch, Stamp: stamp}
 	l.next.Ballot = b
-	l.enc = record.Append(l.enc[:0], l.keyBytes, &l.next)
-	req := message.Request{Kind: message.Accept, Hash: l.hash, Key: l.keyBytes, Record: l.enc, Next: next}
+	l.enc = record.Append(l.enc[:0], l.key, &l.next)
+	req := message.Request{Kind: message.Accept, Hash: l.hash, Key: l.key, Record: l.enc, Next: next}
 	r := c.round(l.p, g, &req, writeQuorum, c.roundTimeout(batch), sampled(batch))
 	defer r.release()
 	for _, m := range batch {

@@ -122,7 +122,7 @@ func (c *Coordinator) readLocal(l *lane, g *Group, patient bool) bool {
 	r, call := &l.local, c.call()
 	defer c.recycle(call)
 	r.done = false
-	call.Request = message.Request{Kind: message.Read, Partition: l.p, Epoch: g.conf.Epoch, Hash: l.hash, Key: l.keyBytes,
+	call.Request = message.Request{Kind: message.Read, Partition: l.p, Epoch: g.conf.Epoch, Hash: l.hash, Key: l.key,
 		InMemory: true, Unborn: true}
 	call.Completion, call.Room = r, r.room
 	local := g.members[g.self].replica
