@@ -3,11 +3,9 @@ package replica
 import (
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"kai/node/clock"
 	"kai/node/message"
-	"kai/node/prefetch"
 	"kai/node/ring"
 )
 
@@ -24,15 +22,6 @@ type commit struct {
 	start  time.Duration
 	inPut  atomic.Bool // neither Put has returned nor the store answered
 	err    error
-}
-
-// Warm implements store.Warmer.
-func (c *commit) Warm() {
-	if t := c.r.parts[c.p].leaves.Load(); t != nil {
-		prefetch.Line(unsafe.Pointer(&t[message.Leaf(c.hash)]))
-	}
-	prefetch.Line(unsafe.Pointer(c.r.stripe(c.hash)))
-	prefetch.Line((*[2]unsafe.Pointer)(unsafe.Pointer(&c.done))[1])
 }
 
 // Committed implements the store's callback.

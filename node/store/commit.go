@@ -178,10 +178,7 @@ func (g *segments) find(seq uint64) *segment {
 // publish makes the entries of a committed batch visible and tells their writers, in order.
 func (s *Store) publish(b *batch) {
 	s.addLive(b)
-	for i, it := range b.items {
-		if i%warmItems == 0 {
-			s.warm(b.items[i:min(i+warmItems, len(b.items))])
-		}
+	for _, it := range b.items {
 		e := s.window.at(it.ref)
 		sh := s.shard(e.hash)
 		sh.mu.Lock()

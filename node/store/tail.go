@@ -44,7 +44,6 @@ type run struct {
 type item struct {
 	done interface{ Committed(error) }
 	ref  ref
-	hash uint64
 }
 
 func (t *tail) init(s *Store) {
@@ -66,7 +65,7 @@ func (t *tail) append(e *entry, done interface{ Committed(error) }) (first bool,
 	}
 	r := t.place(e, n)
 	b := t.batch
-	b.items = append(b.items, item{done, r, e.hash})
+	b.items = append(b.items, item{done, r})
 	b.bytes += int64(n)
 	switch e.kind {
 	case kindMeta:

@@ -1,13 +1,13 @@
 #include "textflag.h"
 
-// func Line(addr unsafe.Pointer)
-TEXT ·Line(SB), NOSPLIT, $0-8
+// func prefetch(addr unsafe.Pointer)
+TEXT ·prefetch(SB), NOSPLIT, $0-8
 	MOVD addr+0(FP), R0
 	PRFM (R0), PLDL1KEEP
 	RET
 
-// func Lines(addr unsafe.Pointer)
-TEXT ·Lines(SB), NOSPLIT, $0-8
+// func prefetchEntry(addr unsafe.Pointer)
+TEXT ·prefetchEntry(SB), NOSPLIT, $0-8
 	MOVD addr+0(FP), R0
 	PRFM (R0), PLDL1KEEP
 	PRFM 64(R0), PLDL1KEEP
