@@ -165,7 +165,7 @@ func (d *dataPath) served() uint64 {
 	return c.Reads.Load() + c.Prepares.Load() + c.Accepts.Load()
 }
 
-// promiseSlots is the size of a partition's table of promises: 16 KiB, made when first needed.
+// promiseSlots is the size of a partition's table of promises: 16 KiB with the sums of its leaves, made when first needed.
 const promiseSlots = 1024
 
 // configurations are those on disk, and the founding's where none was adopted since.
@@ -244,7 +244,7 @@ func (h handler) Send(call *message.Call) {
 	}
 }
 
-// handOver answers a Transfer, when what went before is within the rate. It keeps call.
+// handOver answers a Transfer, when what went before is within the rate. call is its own, by Keep.
 func (n *node) handOver(d *dataPath, call *message.Call) {
 	d.pacer.Spend(context.Background(), 0) // it waits for a while at most
 	if len(call.Key) == 0 {

@@ -230,7 +230,8 @@ type Call struct {
 }
 
 // Keep returns a call for whoever answers c only after Send has returned: a copy, with memory of its
-// own. It takes Room along, which Reply's slices may be in.
+// own, but for the lists of a Configuration, which nobody changes. It takes Room along, which Reply's
+// slices may be in.
 func (c *Call) Keep() *Call {
 	k := *c
 	c.Room = nil
