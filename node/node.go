@@ -114,7 +114,7 @@ func Run(ctx context.Context, cfg Config, opts Options) error {
 		return err
 	}
 	if opts.Identified != nil {
-		if err := opts.Identified(Self{ID: string(n.identity.Node), Cluster: cfg.Cluster, Zone: n.cfg.Zone, Place: n.place, Metrics: newRegistry(n)}); err != nil {
+		if err := opts.Identified(Self{ID: string(n.identity.Node), Cluster: cfg.Cluster, Zone: n.cfg.Zone, Place: n.place, Metrics: newRegistry(n), SyncsAside: n.store.SyncsAside()}); err != nil {
 			return errors.Join(err, n.store.Close())
 		}
 	}

@@ -30,4 +30,6 @@ type Self struct {
 	Place discovery.Place
 	// Metrics are what /metrics serves; they may be asked for until Run has returned.
 	Metrics prometheus.Gatherer
+	// SyncsAside is true if no thread waits for the log's disk with KAI_DURABILITY=always.
+	SyncsAside bool
 }

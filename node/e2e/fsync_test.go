@@ -13,14 +13,17 @@ import (
 	"time"
 )
 
+// syncs are the calls that make something durable; io_submit is how the log does it.
+const syncs = "io_submit,fsync,fdatasync,msync,sync_file_range,syncfs"
+
 // failSyncs makes every flush to disk of a running node fail with EIO, until the returned function
 // is called.
 func failSyncs(t *testing.T, n *node) (restore func()) {
 	t.Helper()
 	strace := needsTool(t, "strace", "strace")
 	pid, _ := n.running()
-	cmd := exec.Command(strace, "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync,msync,sync_file_range,syncfs",
-		"-e", "inject=fsync,fdatasync,msync,sync_file_range,syncfs:error=EIO", "-p", strconv.Itoa(pid))
+	cmd := exec.Command(strace, "-f", "-qq", "-o", "/dev/null", "-e", "trace="+syncs,
+		"-e", "inject="+syncs+":error=EIO", "-p", strconv.Itoa(pid))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM} // it detaches
 	var said strings.Builder
 	cmd.Stderr = &said

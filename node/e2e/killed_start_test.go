@@ -15,7 +15,7 @@ import (
 )
 
 // fileCalls change what a killed process leaves behind.
-const fileCalls = "openat,mkdirat,unlinkat,renameat,renameat2,linkat,ftruncate,fallocate,write,writev,pwrite64,fsync,fdatasync,msync,mmap"
+const fileCalls = "openat,mkdirat,unlinkat,renameat,renameat2,linkat,ftruncate,fallocate,write,writev,pwrite64,io_submit,fsync,fdatasync,msync,mmap"
 
 // pause between a call and the next of its thread, long enough to be killed in.
 const pause = 2 * time.Millisecond

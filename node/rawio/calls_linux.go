@@ -22,6 +22,7 @@ const ShortIsAll = true
 
 // send is send(2), else as receive.
 func send(fd uintptr, p []byte) (int, error) {
+	look()
 	return call(syscall.SYS_SENDTO, fd, p, syscall.MSG_NOSIGNAL)
 }
 

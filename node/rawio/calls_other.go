@@ -3,6 +3,7 @@
 package rawio
 
 import (
+	"errors"
 	"os"
 	"syscall"
 )
@@ -33,3 +34,8 @@ func send(fd uintptr, p []byte) (n int, err error) {
 
 // WriteAt is f.WriteAt.
 func WriteAt(f *os.File, _ uintptr, p []byte, off int64) (int, error) { return f.WriteAt(p, off) }
+
+// WriteSync is not done here.
+func WriteSync(uintptr, []byte, int64) error { return errors.ErrUnsupported }
+
+func look() {}

@@ -5,7 +5,8 @@
 // suspends it on the way (on a busy machine, nearly always), another thread is woken to take its
 // place, and a watcher looks every 20 µs for more of the kind. With three nodes on two cores that
 // was a quarter of all processor time. The price: until such a call returns, the garbage collector
-// cannot stop its thread; so only calls that never wait belong here.
+// cannot stop its thread; so only calls that never wait belong here. A write that is to be durable does
+// wait, and is given to the kernel to be done beside: WriteSync.
 package rawio
 
 import (

@@ -68,6 +68,7 @@ func (s *Source) Serve(step func() Then) error {
 func (s *Source) once(fd uintptr) bool {
 	s.fd = fd
 	s.then = s.step()
+	look()
 	return s.then != Wait
 }
 

@@ -103,6 +103,7 @@ func (s *Store) awaitRoom() {
 // write brings b into the log, as durable as the settings ask. Failures go to s.failure.
 func (s *Store) write(b *batch) {
 	b.fillMark(s.durable)
+	started := time.Now()
 	for i := range b.runs {
 		r := &b.runs[i]
 		if s.aborted() {
@@ -112,20 +113,47 @@ func (s *Store) write(b *batch) {
 		if r.seg.seq != s.written.segment && s.syncWritten() != nil {
 			return
 		}
-		if _, err := r.seg.file.WriteAt(r.chunk.buf[r.from:r.to], r.off); err != nil {
-			s.fail("write "+segmentName(r.seg.seq), err)
+		if s.writeRun(r) != nil {
 			return
 		}
-		s.written = position{r.seg.seq, uint32(r.off) + uint32(r.to-r.from)}
 	}
 	s.counts.batches.Add(1)
 	s.counts.logBytes.Add(b.bytes)
-	if !s.opts.Interval || b.meta {
-		started := time.Now()
-		s.syncWritten()
+	switch {
+	case !s.opts.Interval:
 		ended := time.Now()
 		s.pacer.synced(ended, ended.Sub(started), len(b.items))
+	case b.meta:
+		s.syncWritten()
 	}
+}
+
+// writeRun writes r, durably unless a later sync is to do that.
+func (s *Store) writeRun(r *run) error {
+	entries, end := r.chunk.buf[r.from:r.to], position{r.seg.seq, uint32(r.off) + uint32(r.to-r.from)}
+	if s.opts.Interval {
+		if _, err := r.seg.file.WriteAt(entries, r.off); err != nil {
+			return s.fail("write "+segmentName(r.seg.seq), err)
+		}
+		s.written = end
+		return nil
+	}
+	started := time.Now()
+	if err := r.seg.file.WriteSync(entries, r.off); err != nil {
+		return s.fail("write and sync "+segmentName(r.seg.seq), err)
+	}
+	s.counts.synced(time.Since(started))
+	s.written = end
+	s.markDurable()
+	return nil
+}
+
+// markDurable notes that all that is written is durable.
+func (s *Store) markDurable() {
+	s.durable = s.written
+	s.liveMu.Lock()
+	s.synced = s.durable
+	s.liveMu.Unlock()
 }
 
 // fillMark completes the batch's first entry: the log is durable up to pos.
@@ -154,10 +182,7 @@ func (s *Store) syncWritten() error {
 		return s.fail("sync "+segmentName(seg.seq), err)
 	}
 	s.counts.synced(time.Since(started))
-	s.durable = s.written
-	s.liveMu.Lock()
-	s.synced = s.durable
-	s.liveMu.Unlock()
+	s.markDurable()
 	if s.opts.Interval {
 		signal(s.applyWake) // chunks may have waited for this
 	}

@@ -23,6 +23,10 @@ type Disk interface {
 type File interface {
 	io.ReaderAt
 	io.WriterAt
+	// WriteSync writes p at off, within the file, and makes it durable; not what else was written. What
+	// follows p in its block of 4096 bytes may become zero. After an error the content is unknown. It
+	// blocks; one at a time on a disk.
+	WriteSync(p []byte, off int64) error
 	// Sync makes all writes durable. After an error the content is unknown.
 	Sync() error
 	Size() (int64, error)

@@ -278,6 +278,14 @@ func (f *memFile) Sync() error {
 	return nil
 }
 
+// WriteSync implements File: a crash before it ends may leave any part of p.
+func (f *memFile) WriteSync(p []byte, off int64) error {
+	if _, err := f.WriteAt(p, off); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
 // Size implements File.
 func (f *memFile) Size() (int64, error) { return int64(len(f.data)), nil }
 

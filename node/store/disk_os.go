@@ -14,8 +14,9 @@ import (
 
 // OSDisk is a Disk in a directory of the file system.
 type OSDisk struct {
-	dir  string
-	lock *os.File
+	dir    string
+	lock   *os.File
+	direct direct
 }
 
 // OpenDisk takes the data directory dir for this process and opens the log directory in it,
@@ -43,6 +44,7 @@ func OpenDisk(dir string) (*OSDisk, error) {
 		fmt.Fprintln(lock, os.Getpid())
 	}
 	d.lock = lock
+	d.direct.probe(dir)
 	_ = syncDir(filepath.Dir(dir)) // for a directory just made; its parent may not be ours to open
 	return d, syncDir(dir)
 }
@@ -67,7 +69,7 @@ func (d *OSDisk) Create(name string, size int64) (File, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
 	}
-	return osFile{f, f.Fd()}, nil
+	return d.file(f, size), nil
 }
 
 // Open implements Disk.
@@ -76,8 +78,23 @@ func (d *OSDisk) Open(name string) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return osFile{f, f.Fd()}, nil
+	st, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return d.file(f, st.Size()), nil
 }
+
+func (d *OSDisk) file(f *os.File, size int64) *osFile {
+	file := &osFile{File: f, fd: f.Fd(), size: size, disk: d, direct: d.direct.open(f.Name())}
+	if file.direct != nil {
+		file.directFd = file.direct.Fd()
+	}
+	return file
+}
+
+// SyncsAside reports whether no thread waits in a File.WriteSync of d.
+func (d *OSDisk) SyncsAside() bool { return !d.direct.off.Load() }
 
 // List implements Disk.
 func (d *OSDisk) List() ([]string, error) {
@@ -111,23 +128,48 @@ func (d *OSDisk) Free() (uint64, error) {
 
 func (d *OSDisk) path(name string) string { return filepath.Join(d.dir, name) }
 
-// osFile is a file and its descriptor.
+// osFile is a file of the file system, of a length that stays.
 type osFile struct {
 	*os.File
-	fd uintptr
+	fd       uintptr
+	size     int64
+	disk     *OSDisk
+	direct   *os.File // the same, written past the page cache; nil if that cannot be
+	directFd uintptr
 }
 
 // WriteAt implements File. The writes of small batches are too short to tell Go's scheduler.
-func (f osFile) WriteAt(p []byte, off int64) (int, error) { return rawio.WriteAt(f.File, f.fd, p, off) }
+func (f *osFile) WriteAt(p []byte, off int64) (int, error) {
+	return rawio.WriteAt(f.File, f.fd, p, off)
+}
 
-func (f osFile) Sync() error { return fdatasync(f.File) }
+// WriteSync implements File.
+func (f *osFile) WriteSync(p []byte, off int64) error {
+	err := f.disk.direct.write(f, p, off)
+	if !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	if _, err := f.WriteAt(p, off); err != nil {
+		return err
+	}
+	return f.Sync()
+}
 
-func (f osFile) Size() (int64, error) {
+func (f *osFile) Sync() error { return fdatasync(f.File) }
+
+func (f *osFile) Size() (int64, error) {
 	st, err := f.Stat()
 	if err != nil {
 		return 0, err
 	}
 	return st.Size(), nil
+}
+
+func (f *osFile) Close() error {
+	if f.direct == nil {
+		return f.File.Close()
+	}
+	return errors.Join(f.direct.Close(), f.File.Close())
 }
 
 func syncDir(dir string) error {

@@ -106,6 +106,12 @@ func Open(opts Options) (*Store, error) {
 	return s, nil
 }
 
+// SyncsAside reports whether no thread waits for the log's disk in a store without Options.Interval.
+func (s *Store) SyncsAside() bool {
+	d, ok := s.disk.(*OSDisk)
+	return ok && d.SyncsAside()
+}
+
 func (s *Store) open() error {
 	if s.disk == nil {
 		disk, err := OpenDisk(s.opts.Dir)
