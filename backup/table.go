@@ -29,14 +29,6 @@ type leaf struct {
 // piece is a run of a frame's raw bytes: records of one leaf, one behind the other.
 type piece struct{ frame, offset, length int }
 
-// spot tells frames apart.
-type spot struct {
-	pack   PackID
-	offset int64
-}
-
-func (r Ref) spot() spot { return spot{r.Pack, r.Offset} }
-
 // packs lists what the frames lie in.
 func (t *table) packs() []PackID { return packsOf(t.frames) }
 
@@ -61,14 +53,15 @@ func (t *table) encode(base *table) []byte {
 	if base == nil {
 		base = &table{leaves: make([]leaf, len(t.leaves))}
 	}
-	numbers := make(map[spot]int, len(base.frames)+len(t.frames))
+	// By all that is said of a frame, not by its place: a damaged table may say something else of a place than base does.
+	numbers := make(map[frame]int, len(base.frames)+len(t.frames))
 	for i, f := range base.frames {
-		numbers[f.spot()] = i
+		numbers[f] = i
 	}
 	var frames []frame
 	for _, f := range t.frames {
-		if _, known := numbers[f.spot()]; !known {
-			numbers[f.spot()] = len(base.frames) + len(frames)
+		if _, known := numbers[f]; !known {
+			numbers[f] = len(base.frames) + len(frames)
 			frames = append(frames, f)
 		}
 	}
@@ -109,7 +102,7 @@ func (t *table) encode(base *table) []byte {
 	eachPiece := func(f func(p piece)) {
 		each(func(l leaf) {
 			for _, p := range l.pieces {
-				p.frame = numbers[t.frames[p.frame].spot()]
+				p.frame = numbers[t.frames[p.frame]]
 				f(p)
 			}
 		})
@@ -136,7 +129,7 @@ func (p piece) behind(frame int) int {
 func (t *table) sameLeaf(o *table, i int) bool {
 	a, b := t.leaves[i], o.leaves[i]
 	return a.sum == b.sum && a.records == b.records && slices.EqualFunc(a.pieces, b.pieces, func(p, q piece) bool {
-		return p.offset == q.offset && p.length == q.length && t.frames[p.frame].spot() == o.frames[q.frame].spot()
+		return p.offset == q.offset && p.length == q.length && t.frames[p.frame] == o.frames[q.frame]
 	})
 }
 
