@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"kai/node/message"
@@ -129,5 +130,18 @@ func TestConfigureRefusedByTheStore(t *testing.T) {
 	r.want("broken", r.configure(configuration(3, self)), message.TimedOut, record.Ballot{}, nil)
 	if r.table.conf.Epoch != 2 || r.Healthy() {
 		t.Errorf("goes by epoch %d, healthy %v", r.table.conf.Epoch, r.Healthy())
+	}
+}
+
+func TestNewRefusesPromiseSlots(t *testing.T) {
+	for _, slots := range []int{0, 255, 300, 768, 2048} {
+		func() {
+			defer func() {
+				if got, want := fmt.Sprint(recover()), fmt.Sprintf("PromiseSlots is %d; it must be 256, 512 or 1024", slots); !strings.Contains(got, want) {
+					t.Errorf("%s, want %s", got, want)
+				}
+			}()
+			New(Options{PromiseSlots: slots})
+		}()
 	}
 }

@@ -4,6 +4,7 @@
 package replica
 
 import (
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -113,8 +114,8 @@ type Counters struct {
 
 // New makes a replica that votes.
 func New(opts Options) *Replica {
-	if n := opts.PromiseSlots / message.Leaves; n != 1 && n != 2 && n != leafSlots {
-		panic("replica: PromiseSlots")
+	if n := opts.PromiseSlots; n != message.Leaves && n != 2*message.Leaves && n != leafSlots*message.Leaves {
+		panic(fmt.Sprintf("replica: PromiseSlots is %d; it must be %d, %d or %d", n, message.Leaves, 2*message.Leaves, leafSlots*message.Leaves))
 	}
 	r := &Replica{opts: opts, parts: make([]part, opts.Partitions), adopting: map[ring.Partition]struct{}{},
 		transfers: newTransfers(opts.Partitions), purges: newPurges(opts.Partitions), cleans: newCleans(opts.Partitions)}

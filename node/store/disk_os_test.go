@@ -2,9 +2,12 @@ package store
 
 import (
 	"bytes"
+	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -97,5 +100,30 @@ func TestWriteSync(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestWaitsForSyncsIsLogged: a store that keeps a thread waiting for each sync says so when it opens.
+func TestWaitsForSyncsIsLogged(t *testing.T) {
+	for _, tt := range []struct{ refused, interval, want bool }{{true, false, true}, {true, true, false}, {false, false, false}} {
+		disk, err := OpenDisk(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !tt.refused && !disk.SyncsAside() {
+			t.Skip("SKIPPED: this file system or kernel has no durable writes past the page cache")
+		}
+		disk.direct.off.Store(tt.refused)
+		var out bytes.Buffer
+		s, err := Open(Options{Dir: t.TempDir(), Disk: disk, Table: NewMemTable(), Interval: tt.interval, Logger: slog.New(slog.NewTextHandler(&out, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(out.String(), "store_waits_for_syncs"); got != tt.want {
+			t.Errorf("%+v: %s", tt, &out)
+		}
+		if err := errors.Join(s.Close(), disk.Close()); err != nil {
+			t.Error(err)
+		}
 	}
 }

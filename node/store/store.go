@@ -121,6 +121,9 @@ func (s *Store) open() error {
 		s.disk = disk
 		s.owned = append(s.owned, disk)
 	}
+	if d, ok := s.disk.(*OSDisk); ok && !s.opts.Interval && !d.SyncsAside() {
+		s.log.Info("store_waits_for_syncs: the kernel or the file system of the data directory does not take writes past its page cache; each sync keeps a thread waiting, which costs some speed", "dir", s.opts.Dir)
+	}
 	if s.table == nil {
 		table, err := OpenBadger(s.opts)
 		if err != nil {

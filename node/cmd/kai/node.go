@@ -48,12 +48,17 @@ through KAI_DISCOVERY. "kai healthcheck --wait 1m" waits for it.`,
 	return cmd
 }
 
-// spareProcs is added to the processors that Go uses when a thread waits for the disk with each write: it
-// keeps its place among them for a while, and requests must not wait for it. On two cores: a quarter
-// more requests. Where no thread waits, more threads than cores get in each other's way (a fifth more
-// processor time a request), but for a node with always that is alone (up to 1.06 times the requests
-// with them). GOMAXPROCS, if set, is left alone.
-const spareProcs = 2
+// spareProcs is how many processors Go uses beyond the machine's cores, unless GOMAXPROCS is set. A
+// thread that waits for the disk with each write keeps its place among them for a while, and requests
+// must not wait for it: two more, on two cores, are a quarter more requests. Where no thread waits,
+// more threads than cores get in each other's way (a fifth more processor time a request), but for a
+// node with always that is alone (up to 1.06 times the requests with them).
+func spareProcs(c node.Config, self node.Self) int {
+	if c.Durability == node.DurabilityAlways && (c.Discovery == "" || !self.SyncsAside) {
+		return 2
+	}
+	return 0
+}
 
 // runNode runs a node and telemetry around it.
 func (a app) runNode(ctx context.Context, c node.Config, hints bool) error {
@@ -61,8 +66,8 @@ func (a app) runNode(ctx context.Context, c node.Config, hints bool) error {
 	var spans telemetry.Spans
 	shutdown := func(context.Context) error { return nil }
 	identified := func(self node.Self) (err error) {
-		if a.environ["GOMAXPROCS"] == "" && c.Durability == node.DurabilityAlways && (c.Discovery == "" || !self.SyncsAside) {
-			runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spareProcs)
+		if a.environ["GOMAXPROCS"] == "" {
+			runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spareProcs(c, self))
 		}
 		shutdown, err = telemetry.Start(ctx, telemetry.Options{
 			IDs: flight.SpanIDs, Spans: &spans, Service: "kai", Version: a.version, Attributes: describe(self), Metrics: self.Metrics,
