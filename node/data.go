@@ -76,9 +76,8 @@ func (n *node) found(ctx context.Context) error {
 	if err := n.begin(ctx, d); err != nil || ctx.Err() != nil {
 		return err
 	}
-	n.data.Store(d)
+	n.links.open(d)
 	n.loading.Store(nil)
-	n.links.reroute()
 	n.log.Info("data path open", "cluster_id", f.ClusterID, "quorum", f.Quorum.String(), "partitions", f.Partitions, "nodes", len(f.Nodes))
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return n.move(ctx, d) })

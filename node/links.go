@@ -102,33 +102,49 @@ func (l *links) flush() {
 }
 
 // replica is the way to a node; one that gossip does not know cannot be reached.
-func (l *links) replica(id ring.NodeID) quorum.Replica {
-	if d := l.n.data.Load(); d != nil && id == l.n.identity.Node {
-		return d.replica
+func (l *links) replica(id ring.NodeID) quorum.Replica { return l.replicas(l.n.data.Load())(id) }
+
+// replicas is replica with d as this node's data path; nil: none yet.
+func (l *links) replicas(d *dataPath) func(ring.NodeID) quorum.Replica {
+	return func(id ring.NodeID) quorum.Replica {
+		if d != nil && id == l.n.identity.Node {
+			return d.replica
+		}
+		if link := (*l.current.Load())[id]; link != nil {
+			return link.Client
+		}
+		return absent{}
 	}
-	if link := (*l.current.Load())[id]; link != nil {
-		return link.Client
-	}
-	return absent{}
+}
+
+// open makes d the node's data path, with its routes: whoever sees it can use it, and the node is not ready before.
+func (l *links) open(d *dataPath) {
+	l.routing.Lock()
+	defer l.routing.Unlock()
+	l.route(d)
+	l.n.data.Store(d)
 }
 
 // reroute gives the coordinator routes over the links and configurations of now.
 //
-// Founding, gossip and new configurations call it, perhaps at once: one at a time looks and sets, or
+// Founding, gossip and new configurations lead to routes, perhaps at once: one at a time looks and sets, or
 // routes made before a link was there could replace those made after.
 func (l *links) reroute() {
 	l.routing.Lock()
 	defer l.routing.Unlock()
-	d := l.n.data.Load()
-	if d == nil {
-		return
+	if d := l.n.data.Load(); d != nil {
+		l.route(d)
 	}
+}
+
+// route is reroute for d; the caller holds routing.
+func (l *links) route(d *dataPath) {
 	snapshot := d.table.Snapshot()
 	confs := make([]ring.Configuration, snapshot.Len())
 	for p := range confs {
 		confs[p] = snapshot.At(ring.Partition(p))
 	}
-	d.coordinator.SetRoutes(quorum.NewRoutes(confs, d.founding.Quorum, l.n.identity.Node, l.replica))
+	d.coordinator.SetRoutes(quorum.NewRoutes(confs, d.founding.Quorum, l.n.identity.Node, l.replicas(d)))
 }
 
 // adopted gives the coordinator routes in which p goes by c, which the table has adopted just now. The table's
@@ -136,12 +152,8 @@ func (l *links) reroute() {
 func (l *links) adopted(p ring.Partition, c ring.Configuration) {
 	l.routing.Lock()
 	defer l.routing.Unlock()
-	d := l.n.data.Load()
-	if d == nil {
-		return // founding reroutes when all is there
-	}
-	if r := d.coordinator.Routes(); r.Len() > 0 {
-		d.coordinator.SetRoutes(r.With(p, c, l.replica))
+	if d := l.n.data.Load(); d != nil { // else open finds c in the table
+		d.coordinator.SetRoutes(d.coordinator.Routes().With(p, c, l.replicas(d)))
 	}
 }
 
