@@ -17,7 +17,7 @@ import (
 type links struct {
 	n       *node
 	current atomic.Pointer[map[ring.NodeID]*running] // replaced, never changed
-	routing sync.Mutex                               // held by reroute
+	routing sync.Mutex                               // held while routes are made and set
 }
 
 // running is a link and how to stop it.

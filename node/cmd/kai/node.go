@@ -66,8 +66,9 @@ func (a app) runNode(ctx context.Context, c node.Config, hints bool) error {
 	var spans telemetry.Spans
 	shutdown := func(context.Context) error { return nil }
 	identified := func(self node.Self) (err error) {
-		if a.environ["GOMAXPROCS"] == "" {
-			runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spareProcs(c, self))
+		// Not with 0: once it is set, Go no longer follows the container's limit.
+		if spare := spareProcs(c, self); spare > 0 && a.environ["GOMAXPROCS"] == "" {
+			runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spare)
 		}
 		shutdown, err = telemetry.Start(ctx, telemetry.Options{
 			IDs: flight.SpanIDs, Spans: &spans, Service: "kai", Version: a.version, Attributes: describe(self), Metrics: self.Metrics,
