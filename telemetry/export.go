@@ -1,10 +1,8 @@
 package telemetry
 
 import (
-	"cmp"
 	"context"
 	"encoding/binary"
-	"fmt"
 	"math/rand/v2"
 	"strings"
 	"sync/atomic"
@@ -22,15 +20,16 @@ import (
 type Spans struct{ Ended, Exported, Failed atomic.Uint64 }
 
 // protocol is how OpenTelemetry's variables want a signal, TRACES or METRICS, exported: http/protobuf or grpc; "": not at all.
-func protocol(getenv func(string) string, signal string) (string, error) {
-	get := func(names ...string) (value string) {
+func protocol(getenv func(string) string, signal string) (string, *Fault) {
+	get := func(names ...string) (name, value string) {
 		for _, name := range names {
-			value = cmp.Or(value, strings.TrimSpace(getenv(name)))
+			if value := strings.TrimSpace(getenv(name)); value != "" {
+				return name, value
+			}
 		}
-		return value
+		return "", ""
 	}
-	which := "OTEL_" + signal + "_EXPORTER"
-	switch value := get(which); value {
+	switch name, value := get("OTEL_" + signal + "_EXPORTER"); value {
 	case "none":
 		return "", nil
 	case "prometheus": // it is there, at /metrics of the admin port
@@ -39,45 +38,49 @@ func protocol(getenv func(string) string, signal string) (string, error) {
 		}
 		fallthrough
 	default:
-		return "", fmt.Errorf("telemetry: %s=%q: this build knows otlp and none", which, value)
+		return "", &Fault{name, value, "is an exporter that this build does not know", "set otlp or none"}
 	case "", "otlp":
 	}
-	if get("OTEL_EXPORTER_OTLP_"+signal+"_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT") == "" {
+	if _, endpoint := get("OTEL_EXPORTER_OTLP_"+signal+"_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"); endpoint == "" {
 		return "", nil // the default, a collector on this machine, would be asked for ever where there is none
 	}
-	switch value := get("OTEL_EXPORTER_OTLP_"+signal+"_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"); value {
+	switch name, value := get("OTEL_EXPORTER_OTLP_"+signal+"_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"); value {
 	case "", "http/protobuf":
 		return "http/protobuf", nil
 	case "grpc":
 		return value, nil
 	default:
-		return "", fmt.Errorf("telemetry: OTEL_EXPORTER_OTLP_PROTOCOL=%q: this build knows http/protobuf and grpc", value)
+		return "", &Fault{name, value, "is a protocol that this build does not know", "set http/protobuf or grpc"}
 	}
 }
 
 // newSpanExporter makes the exporter that OpenTelemetry's variables ask for; nil: none. It connects to nothing yet. The exporter itself reads the rest of the
 // OTEL_EXPORTER_OTLP_ variables from the process.
 func newSpanExporter(ctx context.Context, getenv func(string) string) (sdktrace.SpanExporter, error) {
-	switch how, err := protocol(getenv, "TRACES"); how {
-	case "grpc":
+	how, fault := protocol(getenv, "TRACES")
+	switch {
+	case fault != nil:
+		return nil, *fault
+	case how == "":
+		return nil, nil //nolint:nilnil // none is asked for
+	case how == "grpc":
 		return otlptracegrpc.New(ctx)
-	case "":
-		return nil, err
-	default:
-		return otlptracehttp.New(ctx)
 	}
+	return otlptracehttp.New(ctx)
 }
 
 // newMetricExporter is newSpanExporter for metrics.
 func newMetricExporter(ctx context.Context, getenv func(string) string) (sdkmetric.Exporter, error) {
-	switch how, err := protocol(getenv, "METRICS"); how {
-	case "grpc":
+	how, fault := protocol(getenv, "METRICS")
+	switch {
+	case fault != nil:
+		return nil, *fault
+	case how == "":
+		return nil, nil //nolint:nilnil // none is asked for
+	case how == "grpc":
 		return otlpmetricgrpc.New(ctx)
-	case "":
-		return nil, err
-	default:
-		return otlpmetrichttp.New(ctx)
 	}
+	return otlpmetrichttp.New(ctx)
 }
 
 // counting counts what an exporter was given.

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -49,7 +48,7 @@ type Options struct {
 // nil, flushes the processors and closes them; calls after the first do nothing.
 func Start(ctx context.Context, o Options) (shutdown func(context.Context) error, err error) {
 	nothing := func(context.Context) error { return nil }
-	if strings.EqualFold(strings.TrimSpace(o.Getenv("OTEL_SDK_DISABLED")), "true") {
+	if isTrue(o.Getenv("OTEL_SDK_DISABLED")) {
 		return nothing, nil
 	}
 	if o.Spans == nil {

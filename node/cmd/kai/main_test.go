@@ -27,7 +27,9 @@ func command(t *testing.T, environ map[string]string, run func(context.Context, 
 	if environ == nil {
 		environ = map[string]string{}
 	}
-	environ["OTEL_SDK_DISABLED"] = "true" // the SDK is one for the whole process
+	if environ["OTEL_SDK_DISABLED"] == "" {
+		environ["OTEL_SDK_DISABLED"] = "true" // the SDK is one for the whole process
+	}
 	a := app{stdout: &out, stderr: &errs, environ: environ, version: "v1.2.3", run: run,
 		interfaces: func() ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("10.1.2.3")}, nil }}
 	code = a.main(t.Context(), args)
@@ -83,6 +85,32 @@ func TestExitCodes(t *testing.T) {
 			t.Errorf("%v: %d %q, want %d %q", c.args, code, errs, c.code, c.stderr)
 		}
 	}
+}
+
+// TestAllFaultsTogether has faults of Kai's variables and of OpenTelemetry's, or of only the latter.
+func TestAllFaultsTogether(t *testing.T) {
+	for _, command := range []string{"config", "node"} {
+		environ := map[string]string{"OTEL_SDK_DISABLED": "false", "KAI_QUORUM": "3:1:1", "OTEL_TRACES_EXPORTER": "zipkin", "OTEL_METRICS_EXPORTER": "statsd"}
+		for _, faults := range []string{"3 faults", "2 faults"} {
+			code, errs := refused(t, environ, command)
+			for _, part := range []string{faults, "OTEL_TRACES_EXPORTER=\"zipkin\": is an exporter that this build does not know; set otlp or none\n", "statsd"} {
+				if code != exitUsage || !strings.Contains(errs+"\n", part) {
+					t.Errorf("%s: %d %q, want %q", command, code, errs, part)
+				}
+			}
+			delete(environ, "KAI_QUORUM")
+		}
+	}
+}
+
+// refused runs a command that must not come as far as to run a node.
+func refused(t *testing.T, environ map[string]string, args ...string) (code int, stderr string) {
+	t.Helper()
+	code, _, stderr = command(t, environ, func(context.Context, node.Config, node.Options) error {
+		t.Error("a node runs")
+		return nil
+	}, args...)
+	return code, stderr
 }
 
 // closedPort is an address where nobody listens.

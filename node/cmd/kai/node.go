@@ -72,7 +72,7 @@ func (a app) runNode(ctx context.Context, c node.Config, hints bool) error {
 		}
 		shutdown, err = telemetry.Start(ctx, telemetry.Options{
 			IDs: flight.SpanIDs, Spans: &spans, Service: "kai", Version: a.version, Attributes: describe(self), Metrics: self.Metrics,
-			Logger: logger, Getenv: func(name string) string { return a.environ[name] },
+			Logger: logger, Getenv: a.getenv,
 		})
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kai/node"
+	"kai/telemetry"
 )
 
 // Exit codes; the help of the root command and the README list them.
@@ -83,11 +84,22 @@ func (a app) root() *cobra.Command {
 	return root
 }
 
-// config loads the configuration of the environment, with the address to advertise.
+// getenv is a variable of the environment.
+func (a app) getenv(name string) string { return a.environ[name] }
+
+// config loads the configuration of the environment, with the address to advertise. The error has
+// every fault of Kai's variables and of OpenTelemetry's.
 func (a app) config() (node.Config, error) {
 	c, err := node.Load(a.environ)
-	if err != nil {
+	all := &node.ConfigError{}
+	if err != nil && !errors.As(err, &all) {
 		return c, failed{exitUsage, err}
+	}
+	for _, f := range telemetry.Check(a.getenv) {
+		all.Faults = append(all.Faults, node.Fault(f))
+	}
+	if len(all.Faults) > 0 {
+		return c, failed{exitUsage, all}
 	}
 	interfaces, err := a.interfaces()
 	if err != nil {
