@@ -143,6 +143,7 @@ func (s *Store) writeRun(r *run) error {
 		return s.fail("write and sync "+segmentName(r.seg.seq), err)
 	}
 	s.counts.synced(time.Since(started))
+	s.noteWaits()
 	s.written = end
 	s.markDurable()
 	return nil

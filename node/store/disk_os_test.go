@@ -127,3 +127,25 @@ func TestWaitsForSyncsIsLogged(t *testing.T) {
 		}
 	}
 }
+
+// TestWaitsForSyncsLater: the same where such writes are refused only while it runs; it is said once.
+func TestWaitsForSyncsLater(t *testing.T) {
+	disk, err := OpenDisk(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = disk.Close() })
+	if !disk.SyncsAside() {
+		t.Skip("SKIPPED: this file system or kernel has no durable writes past the page cache")
+	}
+	var out bytes.Buffer // read once the store is closed
+	s, stop := running(t, Options{Dir: t.TempDir(), Disk: disk, Table: NewMemTable(), Logger: slog.New(slog.NewTextHandler(&out, nil))})
+	put(t, s, "before", 1, 10)
+	disk.direct.off.Store(true)
+	put(t, s, "after", 2, 10)
+	put(t, s, "later", 3, 10)
+	stop()
+	if n := strings.Count(out.String(), "store_waits_for_syncs"); n != 1 {
+		t.Errorf("said %d times: %s", n, &out)
+	}
+}

@@ -388,3 +388,18 @@ func TestRunReturnsAfterAFailure(t *testing.T) {
 		}
 	})
 }
+
+// TestOpenOnFullDisk: who cannot begin its log for lack of room says how much it takes.
+func TestOpenOnFullDisk(t *testing.T) {
+	disk := NewMemDisk(MemDiskOptions{})
+	disk.SetFaults(MemDiskFaults{Create: syscall.ENOSPC})
+	_, err := Open(Options{Dir: t.TempDir(), Disk: disk, Table: NewMemTable(), SegmentBytes: 32 << 20, ReserveBytes: 512 << 20})
+	for _, part := range []string{"no space left on device", "a segment of the log takes 32 MiB", "more than 512 MiB are free"} {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("%q is not in: %v", part, err)
+		}
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("what it is has been lost: %v", err)
+	}
+}

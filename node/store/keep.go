@@ -72,7 +72,7 @@ func (s *Store) makeSpare() {
 	case err == nil:
 		s.tail.setSpare(seg)
 	case s.aborted():
-	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
+	case noRoom(err):
 		s.noSpace.Store(true)
 		s.log.Error("store_disk_full: no space for a log segment", "error", err)
 	default:
@@ -80,3 +80,6 @@ func (s *Store) makeSpare() {
 		s.log.Error("store_log_no_spare", "error", err)
 	}
 }
+
+// noRoom reports that an operation failed for lack of space.
+func noRoom(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }

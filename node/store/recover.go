@@ -73,6 +73,10 @@ func (s *Store) begin(seqs []uint64, st state) error {
 		}
 	}
 	seg, err := s.segments.make(s.disk, s.opts.SegmentBytes)
+	if noRoom(err) {
+		return fmt.Errorf("%w; make room on the disk of the data directory: a segment of the log takes %d MiB, and records are written while more than %d MiB are free",
+			err, s.opts.SegmentBytes>>20, s.opts.ReserveBytes>>20)
+	}
 	if err != nil {
 		return err
 	}

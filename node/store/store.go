@@ -72,6 +72,7 @@ type Store struct {
 
 	durable position // committer only: the log is synced up to here
 	written position // committer only: the log is written up to here
+	aside   bool     // syncs were to be made aside (File.WriteSync), and nobody has been told otherwise; the committer's, from Open on
 	pacer   pacer
 
 	failure atomic.Pointer[error]
@@ -112,6 +113,14 @@ func (s *Store) SyncsAside() bool {
 	return ok && d.SyncsAside()
 }
 
+// noteWaits says, once, that threads wait for the log's disk, though its syncs were to be made aside.
+func (s *Store) noteWaits() {
+	if s.aside && !s.SyncsAside() {
+		s.aside = false
+		s.log.Info("store_waits_for_syncs: the kernel or the file system of the data directory does not take writes past its page cache; each sync keeps a thread waiting, which costs some speed", "dir", s.opts.Dir)
+	}
+}
+
 func (s *Store) open() error {
 	if s.disk == nil {
 		disk, err := OpenDisk(s.opts.Dir)
@@ -121,8 +130,9 @@ func (s *Store) open() error {
 		s.disk = disk
 		s.owned = append(s.owned, disk)
 	}
-	if d, ok := s.disk.(*OSDisk); ok && !s.opts.Interval && !d.SyncsAside() {
-		s.log.Info("store_waits_for_syncs: the kernel or the file system of the data directory does not take writes past its page cache; each sync keeps a thread waiting, which costs some speed", "dir", s.opts.Dir)
+	if _, ok := s.disk.(*OSDisk); ok && !s.opts.Interval {
+		s.aside = true
+		s.noteWaits()
 	}
 	if s.table == nil {
 		table, err := OpenBadger(s.opts)

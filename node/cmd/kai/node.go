@@ -60,15 +60,22 @@ func spareProcs(c node.Config, self node.Self) int {
 	return 0
 }
 
+// addProcs adds to Go's processors by set, runtime.GOMAXPROCS. It is not called to add none: once
+// processors are set, Go no longer follows the container's limit.
+func addProcs(spare int, set func(int) int) {
+	if spare > 0 {
+		set(set(0) + spare)
+	}
+}
+
 // runNode runs a node and telemetry around it.
 func (a app) runNode(ctx context.Context, c node.Config, hints bool) error {
 	logger := telemetry.NewLogger(a.stderr, telemetry.LogOptions{Text: c.LogFormat == node.LogText, Level: c.LogLevel})
 	var spans telemetry.Spans
 	shutdown := func(context.Context) error { return nil }
 	identified := func(self node.Self) (err error) {
-		// Not with 0: once it is set, Go no longer follows the container's limit.
-		if spare := spareProcs(c, self); spare > 0 && a.environ["GOMAXPROCS"] == "" {
-			runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spare)
+		if a.environ["GOMAXPROCS"] == "" {
+			addProcs(spareProcs(c, self), runtime.GOMAXPROCS)
 		}
 		shutdown, err = telemetry.Start(ctx, telemetry.Options{
 			IDs: flight.SpanIDs, Spans: &spans, Service: "kai", Version: a.version, Attributes: describe(self), Metrics: self.Metrics,

@@ -26,3 +26,21 @@ func TestSpareProcs(t *testing.T) {
 		}
 	}
 }
+
+// TestAddProcs: Go's processors are not set where none are added, or Go would no longer follow the container's limit.
+func TestAddProcs(t *testing.T) {
+	for _, spare := range []int{0, 2} {
+		procs, calls := 4, 0
+		addProcs(spare, func(n int) int {
+			calls++
+			before := procs
+			if n > 0 {
+				procs = n
+			}
+			return before
+		})
+		if procs != 4+spare || spare == 0 && calls > 0 {
+			t.Errorf("%d to spare: %d processors after %d calls", spare, procs, calls)
+		}
+	}
+}
