@@ -114,7 +114,10 @@ func isBool(s string) bool { return isTrue(s) || strings.EqualFold(s, "false") }
 func isWhole(s string) bool { _, err := strconv.Atoi(s); return err == nil }
 func isCount(s string) bool { n, err := strconv.Atoi(s); return err == nil && n > 0 }
 
-func isShare(s string) bool { f, err := strconv.ParseFloat(s, 64); return err == nil && f >= 0 && f <= 1 }
+func isShare(s string) bool {
+	f, err := strconv.ParseFloat(s, 64)
+	return err == nil && f >= 0 && f <= 1
+}
 
 func isCompression(s string) bool { return s == "gzip" || s == "none" }
 
